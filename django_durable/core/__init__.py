@@ -1,0 +1,1 @@
+"""What a durable function means: replay, steps, retries, durations, expressions, encoding. No framework, no I/O."""
