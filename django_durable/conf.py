@@ -1,0 +1,181 @@
+"""Settings: ``DURABLE = {...}`` in the project's settings, over the defaults below."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import difflib
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.signals import setting_changed
+
+from .core.durations import parse_duration
+from .core.functions import ON_CODE_CHANGE
+from .core.retries import Backoff, ExceptionClasses, RetryPolicy, make_backoff
+from .exceptions import ConfigurationError, InvalidDuration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings in force; each field is the key in capitals."""
+
+    autodiscover_module: str = "durable"  #: the module of each app that holds its functions
+    database: str = "default"  #: the alias of the database that holds the durable rows
+    driver: str = "celery"  #: who carries wake-ups: "celery", "inline", or the dotted path of a driver class
+    celery_app: str | None = None  #: dotted path of the Celery app; None: the current one when Django starts
+    queue: str | None = None  #: the queue of functions without one; None: Celery's task_default_queue
+    retries: int = 4  #: further attempts of a step, where its function does not say
+    backoff: Backoff | None = None  #: pauses between attempts; None: 15 s, 30 s, 1 m, … 2 h
+    lease: datetime.timedelta = datetime.timedelta(seconds=15)  #: how long a silent worker keeps a run
+    rehint: datetime.timedelta = datetime.timedelta(seconds=10)  #: after how long an unclaimed run is announced again
+    turn_budget: datetime.timedelta = datetime.timedelta(seconds=5)  #: after how long a run gives way to others
+    checkpoint: bool = True  #: whether a turn runs several steps; False: one turn and one message per step
+    scheduler: str = "worker"  #: where the scheduler runs: in every Celery "worker", or only as a "command"
+    on_code_change: str = "continue"  #: what a run does whose function's code changed: "continue", "pin" or "fail"
+    middleware: tuple[str, ...] = ()  #: dotted paths of Middleware classes, from the outermost to the innermost
+    max_payload: int = 1024 * 1024  #: bytes of JSON of a step's value, a run's output or an invocation's data
+    max_event: int = 512 * 1024  #: bytes of JSON of an event's data
+    max_steps: int = 10_000  #: steps of a run
+    max_run: int = 32 * 1024 * 1024  #: bytes of JSON of all values and errors recorded in a run
+    codec: Any = field(
+        default=None, repr=False
+    )  #: what payloads go through when stored: None, the dotted path of a class, or an instance
+    encryption_keys: tuple[str, ...] = field(default=(), repr=False)  #: of FernetCodec, newest first; all decrypt
+    match_keys: tuple[str, ...] = field(
+        default=(), repr=False
+    )  #: secrets of the hashes that match compares, newest first
+
+    def retry_policy(
+        self,
+        retries: int | None,
+        backoff: Backoff | None,
+        *,
+        retry_on: ExceptionClasses | None = None,
+        no_retry_on: ExceptionClasses | None = None,
+    ) -> RetryPolicy:
+        """Return the policy of a function that may leave count and pauses to these settings."""
+        policy = RetryPolicy(
+            retries=self.retries if retries is None else retries, retry_on=retry_on, no_retry_on=no_retry_on
+        )
+        chosen = backoff or self.backoff
+        return policy if chosen is None else dataclasses.replace(policy, backoff=chosen)
+
+
+def _instance_of(*types: type) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if type(value) not in types:
+            raise ConfigurationError(f"must be {' or '.join(each.__name__ for each in types)}, not {value!r}")
+        return value
+
+    return read
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ConfigurationError(f"must be a whole number, 0 or more, not {value!r}")
+    return value
+
+
+def _positive_duration(value: Any) -> datetime.timedelta:
+    duration = parse_duration(value)
+    if duration <= datetime.timedelta():
+        raise ConfigurationError(f"must be longer than nothing, not {value!r}")
+    return duration
+
+
+def _scheduler(value: Any) -> str:
+    if value not in ("worker", "command"):
+        raise ConfigurationError(f"must be 'worker' or 'command', not {value!r}")
+    return str(value)
+
+
+def _on_code_change(value: Any) -> str:
+    if value not in ON_CODE_CHANGE:
+        raise ConfigurationError(f"must be {', '.join(map(repr, ON_CODE_CHANGE))}, not {value!r}")
+    return str(value)
+
+
+def _dotted_paths(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(path, str) for path in value):
+        raise ConfigurationError(f"must be a list of dotted paths, not {value!r}")
+    return tuple(value)
+
+
+def _codec(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, type) or not (hasattr(value, "encode") and hasattr(value, "decode")):
+        raise ConfigurationError(
+            f"must be None, the dotted path of a class with encode and decode, or an instance, not {value!r}"
+        )
+    return value
+
+
+def _secrets(value: Any) -> tuple[str, ...]:
+    # What was given is not shown: it may be a key in another form.
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each for each in value):
+        raise ConfigurationError("must be a list of texts, the newest first")
+    return tuple(value)
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "autodiscover_module": _instance_of(str),
+    "database": _instance_of(str),
+    "driver": _instance_of(str),
+    "celery_app": _instance_of(str, type(None)),
+    "queue": _instance_of(str, type(None)),
+    "retries": _count,
+    "backoff": make_backoff,
+    "lease": _positive_duration,
+    "rehint": _positive_duration,
+    "turn_budget": _positive_duration,
+    "checkpoint": _instance_of(bool),
+    "scheduler": _scheduler,
+    "on_code_change": _on_code_change,
+    "middleware": _dotted_paths,
+    "max_payload": _count,
+    "max_event": _count,
+    "max_steps": _count,
+    "max_run": _count,
+    "codec": _codec,
+    "encryption_keys": _secrets,
+    "match_keys": _secrets,
+}
+
+
+def read_settings(given: object) -> Settings:
+    """Return the settings that the dictionary *given* makes; ConfigurationError names a wrong key or value."""
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"The setting DURABLE must be a dictionary, not {given!r}")
+    return Settings(**{str(key).lower(): _read(str(key), value) for key, value in given.items()})
+
+
+def _read(key: str, value: Any) -> Any:
+    reader = _READERS.get(key.lower()) if key.isupper() else None
+    if reader is None:
+        known = [name.upper() for name in _READERS]
+        close = difflib.get_close_matches(key.upper(), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(known)}"
+        raise ConfigurationError(f"The setting DURABLE has no key {key!r}; {hint}")
+    try:
+        return reader(value)
+    except (ConfigurationError, InvalidDuration) as error:
+        raise ConfigurationError(f"DURABLE[{key!r}]: {error}") from error
+
+
+@functools.cache
+def get_settings() -> Settings:
+    """Return the project's settings, read once and again whenever a test overrides them."""
+    return read_settings(getattr(django_settings, "DURABLE", {}))
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == "DURABLE":
+        get_settings.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_durable.conf")

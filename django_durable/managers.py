@@ -1,0 +1,88 @@
+"""Querysets for reading."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+from django.db.models import Func
+
+from .core import clock
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models.sql.compiler import SQLCompiler
+
+    from .models import Event, Function, Run, Step, Wait  # noqa: F401  # for the strings below
+
+
+_MICROSECOND = datetime.timedelta(microseconds=1)
+
+
+class DatabaseNow(Func):
+    """The database's time, moved by the clock's shift and by *later*, as an expression of a query.
+
+    SQLite shares this host's clock, and keeps only milliseconds of its own, so there it is the clock's value.
+    """
+
+    output_field = models.DateTimeField()
+
+    def __init__(self, later: datetime.timedelta = datetime.timedelta()) -> None:
+        self.later = later
+        super().__init__()
+
+    def as_sql(  # type: ignore[override]
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any
+    ) -> tuple[str, Any]:
+        """Return the clock's value as a parameter."""
+        return "%s", [connection.ops.adapt_datetimefield_value(clock.now() + self.later)]
+
+    def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any) -> tuple[str, Any]:
+        """Return the statement's time: now() would be the transaction's."""
+        return "(statement_timestamp() + %s)", [clock.shift() + self.later]
+
+    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any) -> tuple[str, Any]:
+        """Return the time in UTC, as Django stores it."""
+        return "(utc_timestamp(6) + interval %s microsecond)", [(clock.shift() + self.later) // _MICROSECOND]
+
+
+class FunctionQuerySet(models.QuerySet["Function"]):
+    """Functions."""
+
+
+class EventQuerySet(models.QuerySet["Event"]):
+    """Events."""
+
+    def to_ingest(self) -> EventQuerySet:
+        """Events that are due and not ingested, in the order in which they are ingested."""
+        return self.filter(ingested_at=None, ingest_at__lte=DatabaseNow()).order_by("ingest_at", "id")
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    """Runs."""
+
+    def ready(self, queue: str) -> RunQuerySet:
+        """Queued runs of *queue* that may start now, in order."""
+        ready = self.filter(status="queued", held_by=None, queue=queue, ready_at__lte=DatabaseNow())
+        return ready.order_by("ready_at", "id")
+
+    def due(self) -> RunQuerySet:
+        """Runs whose alarm has rung, oldest first."""
+        return self.filter(next_at__lte=DatabaseNow()).order_by("next_at")
+
+    def for_lists(self) -> RunQuerySet:
+        """Runs without the columns that hold payloads."""
+        return self.defer("input", "output", "error").select_related("function", "event").defer("event__data")
+
+
+class StepQuerySet(models.QuerySet["Step"]):
+    """Steps."""
+
+    def in_order(self) -> StepQuerySet:
+        """Steps in the order in which they were reached."""
+        return self.order_by("planned_at", "seq")
+
+
+class WaitQuerySet(models.QuerySet["Wait"]):
+    """Open waits."""
