@@ -1,0 +1,1 @@
+"""What happens to rows: every transaction, lock, claim and change of status."""

@@ -1,0 +1,101 @@
+"""Connections kept from one message to the next.
+
+Celery closes Django's connections around every task. To connect anew costs more than a short run: the new server
+process has nothing cached and no statement prepared.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .transactions import alias
+
+FRESH = 5.0  #: seconds for which a connection that was left alone is taken to be alive
+LONGEST_IDLE = 60.0  #: seconds after which one that others did without is closed
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    connection: BaseDatabaseWrapper
+    since: float  #: time.monotonic()
+
+
+class Kept:
+    """The connections of this process to the durable database that no message is worked on with now."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Idle] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> BaseDatabaseWrapper | None:
+        """Return the connection that was used last, closed if it was lost meanwhile: it then connects again."""
+        with self._lock:
+            kept = self._idle.pop() if self._idle else None
+        if kept is None:
+            return None
+        current = kept.connection
+        is_doubtful = current.errors_occurred or time.monotonic() - kept.since > FRESH
+        if current.connection is not None and is_doubtful and not current.is_usable():
+            current.close()
+        current.errors_occurred = False
+        return current
+
+    def give_back(self, current: BaseDatabaseWrapper) -> None:
+        """Keep this connection, and close those that were left alone for long."""
+        now = time.monotonic()
+        with self._lock:
+            self._idle.append(_Idle(current, now))
+            unused = [each for each in self._idle if now - each.since > LONGEST_IDLE]
+            self._idle = self._idle[len(unused) :]
+        for each in unused:
+            each.connection.close()
+
+    def close(self) -> None:
+        """Close those that are idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for each in idle:
+            each.connection.close()
+
+
+@contextmanager
+def kept_connection() -> Iterator[None]:
+    """Work on a kept connection to the durable database, and keep it afterwards.
+
+    Where Django pools connections (``OPTIONS["pool"]``) there is nothing to keep: the pool does.
+    """
+    name, kept = alias(), kept_connections()
+    if connections[name].settings_dict["OPTIONS"].get("pool") or connections[name].in_atomic_block:
+        yield
+        return
+    taken = kept.take()
+    if taken is not None:
+        connections[name].close()
+        connections[name] = taken
+    try:
+        yield
+    finally:
+        worked_on = connections[name]
+        del connections[name]
+        if worked_on.in_atomic_block or (worked_on.connection is not None and not worked_on.autocommit):
+            worked_on.close()
+        else:
+            if not worked_on.allow_thread_sharing:
+                worked_on.inc_thread_sharing()
+            kept.give_back(worked_on)
+
+
+_kept: dict[int, Kept] = {}
+
+
+def kept_connections() -> Kept:
+    """Return the kept connections of this process: those of its parent are not for a fork to use."""
+    return _kept.get(os.getpid()) or _kept.setdefault(os.getpid(), Kept())
