@@ -1,0 +1,65 @@
+"""The one call that wakes a worker, and which driver answers it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.core.checks import CheckMessage
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from ..conf import get_settings
+from ..exceptions import ConfigurationError
+
+DRIVERS = {
+    "celery": "django_durable.drivers.celery.CeleryDriver",
+    "inline": "django_durable.drivers.inline.InlineDriver",
+}
+
+
+class BaseDriver:
+    """Carries hints to workers. A hint may be lost, doubled or late: rows are the truth, a hint only saves waiting."""
+
+    #: May threads of a worker's process wake runs whose timers are near? Where tests move time, they may not.
+    keeps_timers = False
+
+    def wake(self, queue: str, run_ids: Sequence[UUID] = (), *, ingest: bool = False) -> None:
+        """Have a worker of *queue* look at these runs, at what else is ready there, and, with *ingest*, at new events.
+
+        Called after the commit that made them ready; never blocks and never raises.
+        """
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Give hints that were left a moment to get out, before the process ends."""
+
+    def default_queue(self) -> str:
+        """Return the queue of functions that name none."""
+        return get_settings().queue or "default"
+
+    def check(self) -> list[CheckMessage]:
+        """Return what is wrong with the driver's own configuration, as messages of a system check."""
+        return []
+
+
+@functools.cache
+def get_driver() -> BaseDriver:
+    """Return the driver that the settings name; ConfigurationError if there is none."""
+    name = get_settings().driver
+    try:
+        driver: type[BaseDriver] = import_string(DRIVERS.get(name, name))
+    except ImportError as error:
+        reason = f"DURABLE['DRIVER']: {name!r} cannot be imported ({error})"
+        raise ConfigurationError(f"{reason}; name 'celery', 'inline' or the dotted path of a driver") from error
+    return driver()
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == "DURABLE":
+        get_driver.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_durable.drivers")
