@@ -1,0 +1,33 @@
+"""The admin: functions, runs, events and waits to look at; runs can be cancelled and replayed.
+
+Another admin site shows the same after ``django_durable.admin.register(site)``.
+"""
+
+from __future__ import annotations
+
+from django.contrib import admin
+
+from ..models import Event, Function, Run, Wait
+from .events import EventAdmin
+from .functions import FunctionAdmin
+from .runs import RunAdmin
+from .waits import WaitAdmin
+
+__all__ = ["EventAdmin", "FunctionAdmin", "RunAdmin", "WaitAdmin", "register"]
+
+
+def register(site: admin.AdminSite) -> None:
+    """Show functions, runs, events and waits on *site*.
+
+    Example::
+
+        operations = AdminSite(name="operations")
+        register(operations)
+    """
+    site.register(Function, FunctionAdmin)
+    site.register(Run, RunAdmin)
+    site.register(Event, EventAdmin)
+    site.register(Wait, WaitAdmin)
+
+
+register(admin.site)

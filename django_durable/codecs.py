@@ -1,0 +1,138 @@
+"""Stored payloads and the codec of ``DURABLE["CODEC"]``: they are sealed when written, and opened when read.
+
+Payloads are the values, inputs and errors of runs, steps and attempts, and what events carry. A sealed payload says
+that it is one, in a form that no JSON text and no event's data can have: so what was written before a codec was set
+stays readable, and what a codec has sealed is never taken for a value. The columns are :mod:`.fields`; statements in
+SQL call the functions here.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from .conf import get_settings
+from .core import failures
+from .core.structures import dump
+from .exceptions import CodecError, ConfigurationError
+
+MARK = "codec:"  #: begins a sealed text
+TAG = "codec"  #: is the ``$`` of a sealed structure
+
+
+class Codec(Protocol):
+    """What ``DURABLE["CODEC"]`` names: a class without arguments, or an instance."""
+
+    def encode(self, text: str) -> str:
+        """Return what to store in place of a payload's JSON text."""
+        ...
+
+    def decode(self, text: str) -> str:
+        """Return the JSON text again; whatever this raises means that it cannot be read here."""
+        ...
+
+
+@functools.cache
+def get_codec() -> Codec | None:
+    """Return the codec of the settings, None without one; ConfigurationError if it cannot be made."""
+    given = get_settings().codec
+    codec: Codec | None = _made(given) if isinstance(given, str) else given
+    return codec
+
+
+def _made(given: str) -> Any:
+    try:
+        made = import_string(given)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"DURABLE['CODEC']: {given!r} cannot be imported ({error}); name a class with encode and decode"
+        ) from error
+    codec: Any = made() if isinstance(made, type) else made
+    if not (callable(getattr(codec, "encode", None)) and callable(getattr(codec, "decode", None))):
+        raise ConfigurationError(f"DURABLE['CODEC']: {given!r} is no codec; name a class with encode and decode")
+    return codec
+
+
+def is_sealed(value: object) -> bool:
+    """Tell whether a stored text, or a stored JSON structure, was sealed by a codec."""
+    if isinstance(value, str):
+        return value.startswith(MARK)
+    return isinstance(value, dict) and value.get("$") == TAG
+
+
+def seal_text(text: str | None) -> str | None:
+    """Return what to store of a payload's JSON text; nothing, and what is sealed, stay as they are."""
+    codec = get_codec()
+    return text if codec is None or not text or is_sealed(text) else MARK + codec.encode(text)
+
+
+def seal_data(data: Any) -> Any:
+    """Return what to store of a payload that is a JSON structure."""
+    codec = get_codec()
+    return data if codec is None or data is None or is_sealed(data) else {"$": TAG, "v": codec.encode(dump(data))}
+
+
+def open_text(text: str | None) -> str | None:
+    """Return the JSON text of a stored payload; raises CodecError if it cannot be decoded here."""
+    return text if text is None or not is_sealed(text) else _decoded(text.removeprefix(MARK))
+
+
+def open_data(data: Any) -> Any:
+    """Return the JSON structure of a stored payload; raises CodecError if it cannot be decoded here."""
+    if not is_sealed(data):
+        return data
+    text = _decoded(data.get("v"))
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise CodecError(f"what the codec gives is no JSON ({error})") from None
+
+
+def _decoded(text: Any) -> str:
+    codec = get_codec()
+    if codec is None:
+        raise CodecError('it was written through a codec, and DURABLE["CODEC"] is not set')
+    try:
+        return codec.decode(text)
+    except CodecError:
+        raise
+    except Exception as error:
+        raise CodecError(f"{type(error).__name__}: {error}") from error
+
+
+@functools.cache
+def match_secrets() -> tuple[bytes, ...]:
+    """Return the secrets of the hashes that ``match`` compares: new ones are made with the first, all are looked up.
+
+    The last one is always none at all, for what was stored before there were keys.
+    """
+    keys = get_settings().match_keys
+    return (*(blake2b(key.encode(), digest_size=32, person=b"durable-match").digest() for key in keys), b"")
+
+
+def headline(error: BaseException) -> str:
+    """Return one line for people that tells of an error; with a codec its class alone, as it is stored in clear."""
+    return failures.headline(error) if get_codec() is None else type(error).__qualname__
+
+
+def reason(error: Any) -> str:
+    """Return why an expression errored, with a codec without what may be a part of the event."""
+    return (
+        str(getattr(error, "reason", error))[:500]
+        if get_codec() is None
+        else "it errored; why is not kept, as payloads are encoded"
+    )
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == "DURABLE":
+        get_codec.cache_clear()
+        match_secrets.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_durable.codecs")

@@ -1,0 +1,29 @@
+"""``durable retry RUN``: make the next attempt of a step or of the handler now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from ...engine import by_hand
+from ..arguments import run_id
+from ..documents import find_run, run_document
+from ..outputs import Output
+
+HELP = "Make the next attempt of a step, or of the handler, now instead of after its back-off."
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Take the run's id."""
+    parser.add_argument("run", metavar="RUN", type=run_id, help="The id of the run.")
+
+
+def run(options: Mapping[str, Any], output: Output) -> None:
+    """Skip the back-off; refuse if it does not wait."""
+    retried = by_hand.retry_now(options["run"])
+    document = run_document(find_run(options["run"]))
+    if not retried:
+        raise CommandError(f"Run {document['id']} does not wait: it is {document['status']}")
+    output.write(document, f"Run {document['id']} is tried again; it is {document['status']}.")
