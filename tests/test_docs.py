@@ -1,0 +1,147 @@
+"""The documentation says what the code says."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import django_durable as durable
+from django_durable import exceptions
+from django_durable.conf import Settings
+from django_durable.management.subcommands import SUBCOMMANDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).parent.parent
+DOCS = REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "example_project/README.md", *sorted(DOCS.rglob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+CHECK = re.compile(r'"(?:durable\.)?([EIW]\d{3})"')
+SHOWN_BY = re.compile(r"(?:`(tests/[\w/.]+)`|\bthe same)((?:, (?:targets? )?`(?!tests/)[\w-]+`)*)")
+ROW = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+
+
+def _trees(page: Path) -> Iterator[ast.Module]:
+    for number, block in enumerate(BLOCK.findall(page.read_text()), 1):
+        yield ast.parse(textwrap.dedent(block), f"{page.name}, Python block {number}")
+
+
+def _attributes_of(name: str, tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name:
+            yield node.attr
+
+
+def _imports_of_ours(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "django_durable":
+            yield from (alias.name for alias in node.names)
+
+
+def _rows(page: str) -> list[str]:
+    return ROW.findall((DOCS / page).read_text())
+
+
+@each_page
+def test_python_in_the_docs_compiles(page: Path) -> None:
+    for tree in _trees(page):
+        compile(tree, page.name, "exec")
+
+
+@each_page
+def test_names_in_the_docs_exist_in_the_public_api(page: Path) -> None:
+    for tree in _trees(page):
+        assert {*_attributes_of("durable", tree), *_imports_of_ours(tree)} <= {*durable.__all__}
+        assert [name for name in _attributes_of("step", tree) if not hasattr(durable.Step, name)] == []
+
+
+@each_page
+def test_links_in_the_docs_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text()):
+        file, _, anchor = link.partition("#")
+        if "://" not in link:
+            target = page.parent / file if file else page
+            assert target.exists(), link
+            assert not anchor or anchor in _anchors(target), link
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, by the rule of GitHub and MyST."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    linked = {(DOCS / link.partition("#")[0]).resolve() for link in LINK.findall((DOCS / "index.md").read_text())}
+
+    assert {*DOCS.rglob("*.md")} - {DOCS / "index.md"} <= linked
+
+
+def test_the_first_example_of_the_readme_defines_the_function_of_the_example_project() -> None:
+    [tree, *_] = _trees(REPOSITORY / "README.md")
+    shown = next(node for node in tree.body if isinstance(node, ast.FunctionDef))
+    source = (REPOSITORY / "example_project/accounts/durable.py").read_text()
+    real = next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+
+    assert shown.name == real.name
+    assert [ast.unparse(each) for each in shown.decorator_list] == [ast.unparse(each) for each in real.decorator_list]
+    assert [*_attributes_of("step", shown)] == [*_attributes_of("step", real)]
+
+
+def test_the_settings_page_lists_the_settings_in_the_order_of_the_code() -> None:
+    assert _rows("reference/settings.md") == [field.name.upper() for field in dataclasses.fields(Settings)]
+
+
+def test_the_commands_page_lists_the_sub_commands() -> None:
+    assert _rows("reference/commands.md") == list(SUBCOMMANDS)
+
+
+def test_the_checks_page_lists_every_check() -> None:
+    package = Path(durable.__file__).parent
+    ids = {each for file in package.rglob("*.py") for each in CHECK.findall(file.read_text())}
+
+    assert _rows("reference/checks.md") == sorted(ids)
+
+
+def test_the_errors_page_lists_every_error() -> None:
+    errors = [each for each in vars(exceptions).values() if isinstance(each, type) and issubclass(each, Exception)]
+
+    assert sorted(_rows("reference/errors.md")) == sorted(error.__name__ for error in errors)
+
+
+def test_the_faults_page_names_tests_that_exist() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (DOCS / "internals/faults.md").read_text())
+    paths = [(REPOSITORY / (file if "/" in file else f"tests/faults/{file}"), test) for file, test in named]
+
+    assert named
+    assert [test for path, test in paths if f"def {test}(" not in path.read_text()] == []
+
+
+def test_the_faults_page_says_of_each_fault_which_test_shows_it_or_why_none_does() -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| (.+) \| (.+) \| (.+) \|$", (DOCS / "internals/faults.md").read_text(), re.MULTILINE
+    )
+
+    assert [int(number) for number, *_ in rows] == list(range(1, 81))
+    assert [number for number, *_, shown in rows if len(shown) < 20] == []
+
+
+def test_the_threat_model_names_tests_that_there_are() -> None:
+    page, shown = (DOCS / "internals/threat-model.md").read_text(), Path()
+    named = SHOWN_BY.findall(page)
+
+    for file, parts in named:
+        shown = REPOSITORY / file if file else shown
+        text = (shown / "targets.py" if shown.is_dir() else shown).read_text()
+        assert [part for part in re.findall(r"`([\w-]+)`", parts) if part not in text] == [], (shown, parts)
+    assert len(named) > 50

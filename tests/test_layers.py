@@ -1,0 +1,303 @@
+"""The laws of the package's layers, read from its syntax trees; each law is also shown to catch a bad sample."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import django_durable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = "django_durable"
+HELPERS_OF_CORE = {"cel_expr_python", "cronsim"}
+# The first entry that names a module, or a package above it, gives its storey; whatever is not listed is a surface.
+STOREYS = {
+    "core": 0,
+    "exceptions": 0,
+    "conf": 1,
+    "signals": 1,
+    "middleware": 1,
+    "codecs": 1,
+    "encryption": 1,
+    "fields": 1,
+    "model_references": 1,
+    "models": 1,
+    "managers": 1,
+    "migrations": 1,
+    "drivers.base": 1,
+    "engine": 2,
+    "drivers": 3,
+    "tasks": 3,
+}
+SURFACE = 4
+SEPARATE_SURFACES = ("admin", "api", "management")
+CLOCK = f"{ROOT}.core.clock"
+OTHER_CLOCKS = {
+    *(f"datetime.{name}" for name in ("datetime.now", "datetime.utcnow", "datetime.today", "date.today")),
+    *(f"django.utils.timezone.{name}" for name in ("now", "localdate")),
+    *("time.time", "time.time_ns"),
+}
+WRITES = re.compile(r"^a?(save|delete|bulk_create|bulk_update|get_or_create|update_or_create)$")
+QUERYSET_WRITES = re.compile(r"^a?(create|update)$")
+QUERYSET = re.compile(r"\b(objects|_default_manager|_base_manager|queryset|qs|filter|exclude|all|using|\w+_set)\b")
+WRITING_SQL = re.compile(r"^\s*(insert\s+into|update\s+\S+\s+set|delete\s+from)\b", re.IGNORECASE)
+
+PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "jsonpickle", "yaml", "copyreg"}
+EVALUATORS = {"eval", "exec", "compile", "__import__", "marshal.loads", "marshal.load"}
+IMPORTERS = {"importlib", "importlib.import_module", "pydoc.locate", "django.utils.module_loading.import_string"}
+WRITERS_ONLY = {(f"{ROOT}.core.functions", "marshal")}  # hashes the code of a handler whose source cannot be read
+READERS_OF_SETTINGS = {f"{ROOT}.{name}" for name in ("codecs", "middleware", "drivers.base", "drivers.celery")}
+
+Modules = dict[str, ast.Module]
+
+
+@cache
+def _package() -> Modules:
+    folder = Path(django_durable.__file__).parent
+    return {_dotted(file.relative_to(folder.parent)): _parse(file) for file in folder.rglob("*.py")}
+
+
+def _dotted(file: Path) -> str:
+    return ".".join(file.with_suffix("").parts).removesuffix(".__init__")
+
+
+def _parse(file: Path) -> ast.Module:
+    """Return the syntax tree of a file of the package, its relative imports made absolute."""
+    tree = ast.parse(file.read_text())
+    above = [ROOT, *file.parent.relative_to(Path(django_durable.__file__).parent).parts]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            parts = [*above[: len(above) - node.level + 1], *filter(None, [node.module])]
+            node.module, node.level = ".".join(parts), 0
+    return tree
+
+
+def _storey(module: str) -> int:
+    name = module.removeprefix(f"{ROOT}.")
+    return next((storey for prefix, storey in STOREYS.items() if f"{name}.".startswith(f"{prefix}.")), SURFACE)
+
+
+def _imports(tree: ast.AST, modules: Modules) -> Iterator[str]:
+    """Yield the dotted name of every module that the tree imports, wherever it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            members = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (member if member in modules else node.module for member in members)
+
+
+def _at_import_time(tree: ast.Module) -> ast.Module:
+    """Return the tree without function bodies and without what only type checkers read."""
+
+    class Runtime(ast.NodeTransformer):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+            return None
+
+        def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+            return None
+
+        def visit_If(self, node: ast.If) -> ast.AST | None:
+            return None if "TYPE_CHECKING" in ast.unparse(node.test) else self.generic_visit(node)
+
+    return Runtime().visit(ast.parse(ast.unparse(tree)))
+
+
+def imports_point_down(modules: Modules) -> Iterator[str]:
+    """A module imports from its own storey and those below."""
+    for name, tree in modules.items():
+        for imported in _imports(tree, modules):
+            if name != ROOT and f"{imported}.".startswith(f"{ROOT}.") and _storey(imported) > _storey(name):
+                yield f"{name} (storey {_storey(name)}) imports {imported} (storey {_storey(imported)})"
+
+
+def the_root_imports_core_only(modules: Modules) -> Iterator[str]:
+    """The root is imported before Django's apps are ready, so at import time it reaches for core alone."""
+    for imported in _imports(_at_import_time(modules[ROOT]), modules):
+        if f"{imported}.".startswith(f"{ROOT}.") and _storey(imported) > 0:
+            yield f"{ROOT} imports {imported} at import time"
+
+
+def core_has_no_framework(modules: Modules) -> Iterator[str]:
+    """Core and the errors import the standard library, two small helpers, and what type checkers bring themselves."""
+    for name, tree in modules.items():
+        runs = {*_imports(_at_import_time(tree), modules)}
+        for imported in _imports(tree, modules) if _storey(name) == 0 else ():
+            if imported == "typing_extensions" and imported not in runs:
+                continue
+            if imported.partition(".")[0] not in sys.stdlib_module_names | HELPERS_OF_CORE | {ROOT}:
+                yield f"{name} imports {imported}"
+
+
+def one_driver_imports_celery(modules: Modules) -> Iterator[str]:
+    """Celery is imported by its driver and by nobody else."""
+    for name, tree in modules.items():
+        for imported in _imports(tree, modules):
+            if imported.partition(".")[0] in {"celery", "kombu"} and name != f"{ROOT}.drivers.celery":
+                yield f"{name} imports {imported}"
+
+
+def surfaces_stand_apart(modules: Modules) -> Iterator[str]:
+    """The admin, the REST API and the commands never import one another."""
+    for name, tree in modules.items():
+        for imported in _imports(tree, modules):
+            pair = {_room(name), _room(imported)}
+            if len(pair) == 2 and pair <= set(SEPARATE_SURFACES):
+                yield f"{name} imports {imported}"
+
+
+def _room(module: str) -> str:
+    return module.removeprefix(f"{ROOT}.").partition(".")[0] if module.startswith(f"{ROOT}.") else ""
+
+
+def imports_have_no_cycle(modules: Modules) -> Iterator[str]:
+    """No module needs itself at import time."""
+    graph = {name: {*_imports(_at_import_time(tree), modules)} & {*modules} for name, tree in modules.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        yield " -> ".join(error.args[1])
+
+
+def one_clock(modules: Modules) -> Iterator[str]:
+    """Nobody but core.clock asks another clock for the time, so that time can be moved."""
+    for name, tree in modules.items():
+        known = _imported_names(tree)
+        for node in ast.walk(tree) if name != CLOCK else ():
+            if isinstance(node, ast.Attribute | ast.Name):
+                first, dot, rest = ast.unparse(node).partition(".")
+                if known.get(first, first) + dot + rest in OTHER_CLOCKS:
+                    yield f"{name}:{node.lineno} uses {ast.unparse(node)}"
+
+
+def _imported_names(tree: ast.Module) -> dict[str, str]:
+    """Return what the names that a module imports stand for: ``{"dt": "datetime"}``."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            names |= {alias.asname or alias.name: f"{prefix}{alias.name}" for alias in node.names}
+    return names
+
+
+def only_the_engine_writes(modules: Modules) -> Iterator[str]:
+    """Rows are written in engine/ and in migrations; ``dict.update`` and its like are no writes."""
+    for name, tree in modules.items():
+        if _room(name) in {"engine", "migrations"}:
+            continue
+        for node in ast.walk(tree):
+            if _writes(node):
+                yield f"{name}:{node.lineno} writes: {ast.unparse(node)}"
+
+
+def _writes(node: ast.AST) -> bool:
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str) and bool(WRITING_SQL.match(node.value))
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        return False
+    method, receiver = node.func.attr, ast.unparse(node.func.value)
+    return bool(WRITES.match(method) or (QUERYSET_WRITES.match(method) and QUERYSET.search(receiver)))
+
+
+def nothing_turns_data_into_code(modules: Modules) -> Iterator[str]:
+    """No pickle and its kin, no evaluation of text; modules are imported by name for settings only."""
+    for name, tree in modules.items():
+        known = _imported_names(tree)
+        for imported in known.values():
+            if (imported.partition(".")[0] in PICKLES and (name, imported) not in WRITERS_ONLY) or (
+                imported in IMPORTERS and name not in READERS_OF_SETTINGS
+            ):
+                yield f"{name} imports {imported}"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in EVALUATORS:
+                yield f"{name}:{node.lineno} calls {ast.unparse(node.func)}"
+
+
+BAD_SAMPLES: dict[Callable[[Modules], Iterator[str]], tuple[dict[str, str], ...]] = {
+    imports_point_down: (
+        {"core.steps": "from django_durable.engine import runs", "engine.runs": ""},
+        {"engine.runs": "def f():\n    from django_durable.drivers import celery", "drivers.celery": ""},
+        {"drivers.base": "import django_durable.drivers.inline", "drivers.inline": ""},
+        {"core.steps": "import django_durable", "": ""},
+    ),
+    the_root_imports_core_only: ({"": "from django_durable.models import Run", "models": ""},),
+    core_has_no_framework: (
+        {"core.steps": "from django.db import models"},
+        {"exceptions": "def f():\n    import psycopg"},
+        {"core.steps": "import typing_extensions"},
+    ),
+    one_driver_imports_celery: ({"drivers.inline": "from celery import shared_task"}, {"checks": "import kombu.utils"}),
+    surfaces_stand_apart: ({"admin.runs": "from django_durable.api import views", "api.views": ""},),
+    imports_have_no_cycle: (
+        {"core.ops": "from django_durable.core import steps", "core.steps": "from django_durable.core.ops import Op"},
+    ),
+    one_clock: (
+        {"engine.runs": "from django.utils import timezone\ntimezone.now()"},
+        {"engine.runs": "import datetime as dt\ndt.datetime.now(dt.UTC)"},
+        {"models": "from django.utils.timezone import now as moment\nfield = Field(default=moment)"},
+        {"core.steps": "import time\ntime.time()"},
+    ),
+    only_the_engine_writes: (
+        {"admin.runs": "Run.objects.filter(id=1).update(status='done')"},
+        {"admin.runs": "def cancel(request, queryset):\n    queryset.update(status='done')"},
+        {"api.views": "Event.objects.create(name='x')"},
+        {"model_events": "run.save(update_fields=['status'])"},
+        {"drivers.celery": "async def f():\n    await Run.objects.acreate()"},
+        {"management.commands.durable": "cursor.execute('DELETE FROM run')"},
+    ),
+    nothing_turns_data_into_code: (
+        {"core.encoding": "import pickle"},
+        {"core.functions": "import marshal\nmarshal.loads(code)"},
+        {"engine.rows": "def f(text):\n    from marshal import loads"},
+        {"core.expressions": "eval(source)"},
+        {"core.classes": "from importlib import import_module"},
+        {"core.failures": "import importlib"},
+        {"engine.functions": "from django.utils.module_loading import import_string"},
+        {"core.registry": "__import__(name)"},
+    ),
+}
+HARMLESS = {
+    "": "from django_durable.core.ops import Op\ndef send():\n    from django_durable.engine import runs",
+    "core.ops": "if TYPE_CHECKING:\n    from django_durable.core import steps\n    import typing_extensions\n"
+    "import time\ntime.monotonic()",
+    "core.steps": "from django_durable.core.ops import Op\nimport cel_expr_python",
+    "engine.runs": "from django_durable.core import ops\nRun.objects.create()\n'UPDATE run SET status = 1'",
+    "codecs": "from django.utils.module_loading import import_string\nre.compile(text)",
+    "drivers.celery": "import celery\nfrom django_durable.engine import runs",
+    "admin.runs": "from django_durable.engine import runs\nruns.create(function)",
+    "checks": "context.update(title='x')\ndigest.update(b'')",
+}
+
+
+def _sample(sources: dict[str, str]) -> Modules:
+    return {f"{ROOT}.{name}".removesuffix("."): ast.parse(source) for name, source in sources.items()}
+
+
+@pytest.mark.parametrize("law", BAD_SAMPLES, ids=lambda law: law.__name__)
+def test_the_package_keeps_the_law(law: Callable[[Modules], Iterator[str]]) -> None:
+    assert list(law(_package())) == []
+
+
+@pytest.mark.parametrize("law", BAD_SAMPLES, ids=lambda law: law.__name__)
+def test_the_law_catches_what_it_forbids(law: Callable[[Modules], Iterator[str]]) -> None:
+    assert [sources for sources in BAD_SAMPLES[law] if not list(law(_sample(sources)))] == []
+
+
+@pytest.mark.parametrize("law", BAD_SAMPLES, ids=lambda law: law.__name__)
+def test_the_law_allows_what_is_harmless(law: Callable[[Modules], Iterator[str]]) -> None:
+    assert list(law(_sample(HARMLESS))) == []
+
+
+def test_relative_imports_are_read_as_absolute_ones() -> None:
+    modules = _package()
+
+    assert f"{ROOT}.exceptions" in _imports(modules[f"{ROOT}.core.durations"], modules)
