@@ -19,7 +19,7 @@ from django_durable.core.durations import Duration, parse_duration
 from django_durable.core.failures import ErrorInfo, decode_error
 from django_durable.core.functions import DurableFunction
 from django_durable.drivers.base import BaseDriver, get_driver
-from django_durable.engine import event_keys, functions
+from django_durable.engine import company, event_keys, functions, leases
 from django_durable.engine.scheduler import SOONEST, Scheduler
 from django_durable.engine.worker import work
 from django_durable.models import Lock, Run, Step, StepAttempt
@@ -79,6 +79,15 @@ def engine(transactional_db: None) -> Iterator[Engine]:
         registry._functions.update(known)
         functions.forget()
         event_keys._backfilled.clear()
+        abandon_turns()
+
+
+def abandon_turns() -> None:
+    """Let no turn that this test left under way be renewed, or be company to those of the next."""
+    company._companies.clear()
+    for heartbeat in leases._heartbeats.values():
+        heartbeat._leases.clear()
+        heartbeat._to_settle.clear()
 
 
 @pytest.fixture

@@ -27,12 +27,6 @@ from tests.engine.racing import wait_until
 from tests.engine.test_leases import LENGTH
 
 
-@pytest.fixture(autouse=True)
-def alone() -> None:
-    """Begin with an empty company."""
-    module._companies.clear()
-
-
 def lease(crashes: int = 0) -> Lease:
     """Return a lease of a run that crashed so often."""
     claim: Any = SimpleNamespace(crashes=crashes)

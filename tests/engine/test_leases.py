@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -70,9 +71,11 @@ def lose(run: Run) -> None:
 
 
 @pytest.fixture
-def calls(engine: Engine, recorder: RecordingDriver) -> list[str]:
-    """Register a function whose step notes that it was called; no beat meets the leases that are made old."""
-    leases._heartbeats.clear()
+def calls(engine: Engine, recorder: RecordingDriver, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Register a function whose step notes that it was called; only the test's own beats meet leases made old."""
+    silent = Heartbeat()
+    silent._thread = threading.current_thread()
+    monkeypatch.setitem(leases._heartbeats, os.getpid(), silent)
     called: list[str] = []
     engine.function()(lambda event, step: step.run("body", called.append, "body"))
     return called
@@ -216,12 +219,11 @@ def in_another_thread(function: Callable[[], None]) -> None:
 
 
 @pytest.fixture
-def short(engine: Engine) -> Iterator[Engine]:
-    """Give leases of a second, so that a turn of two outlasts them."""
-    leases._heartbeats.clear()
+def short(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """Give leases of a second, so that a turn of two outlasts them, and a heartbeat of that pace."""
+    monkeypatch.setitem(leases._heartbeats, os.getpid(), Heartbeat())
     with override_settings(DURABLE={"DRIVER": "inline", "LEASE": "1s"}):
         yield engine
-    leases._heartbeats.clear()
 
 
 def test_a_turn_that_outlasts_its_lease_keeps_it(short: Engine) -> None:
@@ -316,7 +318,6 @@ def test_a_worker_that_was_frozen_takes_back_the_crash_with_its_next_beat_and_on
 
 
 def test_a_run_that_the_database_did_not_take_back_is_given_back_when_it_answers(calls: list[str]) -> None:
-    leases._heartbeats.clear()
     run = queued()
     lease = held(run)
     with connection.execute_wrapper(failing("django_durable_run")):
@@ -330,7 +331,6 @@ def test_a_run_that_the_database_did_not_take_back_is_given_back_when_it_answers
 
 
 def test_a_turn_that_lost_its_database_for_longer_than_its_lease_has_not_crashed(calls: list[str]) -> None:
-    leases._heartbeats.clear()
     run = queued()
     lease = held(run)
     with connection.execute_wrapper(failing("django_durable_run")):

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -173,6 +174,15 @@ class Stage:
             assert victim.ended() == -signal.SIGKILL
         else:
             until(lambda: not is_alive(pid), f"process {pid} of the pool dies")
+
+    def assert_invariants(
+        self, outputs: dict[str, Any], before: dict[str, Any] | None = None, most_connections: int | None = None
+    ) -> None:
+        """Wait until the invariants hold, see :func:`.invariants.violations`."""
+        deadline = time.monotonic() + 10
+        while violations := self.site("violations", before, outputs, most_connections):
+            assert time.monotonic() < deadline, violations
+            time.sleep(0.01)
 
     def say(self, word: str) -> None:
         """Tell bodies that wait for it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 import pytest
 from django.db import connection
@@ -20,11 +19,6 @@ from .stage import Stage, Tale, fault, lines_of
 pytestmark = pytest.mark.timeout(180)
 
 DELIVERED = ["long", "next", "last"]
-
-
-def assert_all_is_well(stage: Stage, outputs: dict[str, Any]) -> None:
-    """Check the invariants."""
-    until(lambda: not stage.site("violations", None, outputs), "the invariants hold", seconds=10)
 
 
 # The server ends at once, and is back
@@ -64,7 +58,7 @@ def test_21_a_body_that_outlasts_a_restart_of_the_database_is_recorded_and_not_r
     assert stage.site("backend") != connected
     assert lines_of(tale.bodies()) == {"last": 1, "long": 1, "next": 1}
     assert (tale.run["failed_attempts"], tale.run["crashes"]) == (0, 0)
-    assert_all_is_well(stage, {tale.run["id"]: DELIVERED})
+    stage.assert_invariants({tale.run["id"]: DELIVERED})
 
 
 @pytest.mark.stages("prefork", "threads", "solo")
@@ -80,7 +74,7 @@ def test_21_a_restart_inside_an_atomic_step_writes_its_rows_once(stage: Stage, o
 
     assert lines_of(tale.bodies()) == {"book": 2}
     assert stage.site("counts")["bookings"] == 1
-    assert_all_is_well(stage, {tale.run["id"]: "booked"})
+    stage.assert_invariants({tale.run["id"]: "booked"})
 
 
 # The answer to a commit is lost
@@ -107,7 +101,7 @@ def test_22_a_memo_whose_commit_was_not_answered_is_found_and_its_body_not_repea
     assert cut.has_cut.is_set()
     assert lines_of(tale.bodies()) == {"last": 1, "long": 1, "next": 1}
     assert (tale.run["failed_attempts"], tale.run["crashes"]) == (0, 0)
-    assert_all_is_well(stage, {tale.run["id"]: DELIVERED})
+    stage.assert_invariants({tale.run["id"]: DELIVERED})
 
 
 @pytest.mark.stages("prefork", "threads", "solo")
@@ -121,7 +115,7 @@ def test_22_an_atomic_step_whose_commit_was_not_answered_has_written_once(stage:
     assert cut.has_cut.is_set()
     assert lines_of(tale.bodies()) == {"book": 1}
     assert stage.site("counts")["bookings"] == 1
-    assert_all_is_well(stage, {tale.run["id"]: "booked"})
+    stage.assert_invariants({tale.run["id"]: "booked"})
 
 
 @pytest.mark.stages("prefork", "threads")
@@ -135,7 +129,7 @@ def test_22_a_connection_that_is_lost_between_two_steps_is_opened_again(stage: S
     assert stage.ledger("faults")
     assert lines_of(tale.bodies()) == {"last": 1, "long": 1, "next": 1}
     assert (tale.run["failed_attempts"], tale.run["crashes"]) == (0, 0)
-    assert_all_is_well(stage, {tale.run["id"]: DELIVERED})
+    stage.assert_invariants({tale.run["id"]: DELIVERED})
 
 
 # PgBouncer
@@ -160,5 +154,5 @@ def test_69_through_pgbouncer_in_transaction_mode_everything_works(stage: Stage)
         assert (statistics_of(port) or {})[connection.settings_dict["NAME"]] > 8
         once = Counter({"one": 1, "two": 1, "three": 1, "four": 1})
         assert [tale.bodies() for tale in tales] == [once] * 8
-        assert_all_is_well(stage, {tale.run["id"]: ["one", "two", "three", tale.number, "four"] for tale in tales})
+        stage.assert_invariants({tale.run["id"]: ["one", "two", "three", tale.number, "four"] for tale in tales})
         stage.end()

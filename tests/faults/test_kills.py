@@ -31,8 +31,7 @@ def arrived(number: int = 1) -> list[Any]:
 def assert_all_is_well(stage: Stage, *tales: Tale, before: dict[str, Any] | None = None) -> None:
     """Check the invariants; the journeys came to the same end as without a fault."""
     outputs = {tale.run["id"]: arrived(tale.number) for tale in tales}
-    idle = len(stage.processes)
-    until(lambda: not stage.site("violations", before, outputs, idle), "the invariants hold", seconds=10)
+    stage.assert_invariants(outputs, before, most_connections=len(stage.processes))
     for tale in tales:
         assert tale.run["failed_attempts"] == 0
 
@@ -146,7 +145,7 @@ def test_7_killed_after_the_memo_of_one_of_two_async_bodies_that_one_never_runs_
     assert set(tale.bodies()) == {"port", "starboard", "anchor"}
     assert (tale.bodies()[recorded], tale.bodies()["anchor"]) == (1, 1)
     outputs = {tale.run["id"]: ["port", "starboard", "anchor"]}
-    until(lambda: not stage.site("violations", before, outputs), "the invariants hold", seconds=10)
+    stage.assert_invariants(outputs, before)
 
 
 @pytest.mark.stages(*EVERYWHERE)

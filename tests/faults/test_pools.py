@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.acceptance.workers import Project, started, until
+from tests.acceptance.workers import Project, started
 
 from .conftest import Zygotes
 from .stage import Stage, Tale
@@ -27,7 +27,7 @@ def assert_each_had_its_own(stage: Stage, tales: list[Tale]) -> None:
     assert len({line["backend"] for line in gathered}) == len(gathered) == len(tales)
     outputs = {tale.run["id"]: True for tale in tales}
     idle = len(stage.processes) + len(tales)  # A process or thread of a pool may keep the one it has.
-    until(lambda: not stage.site("violations", None, outputs, idle), "the invariants hold", seconds=10)
+    stage.assert_invariants(outputs, most_connections=idle)
 
 
 @pytest.mark.stages("prefork", "rabbitmq")

@@ -29,8 +29,7 @@ def deliver(stage: Stage) -> Tale:
 
 def assert_all_is_well(stage: Stage, outputs: dict[str, Any], before: dict[str, Any] | None = None) -> None:
     """Check the invariants."""
-    idle = len(stage.processes)
-    until(lambda: not stage.site("violations", before, outputs, idle), "the invariants hold", seconds=10)
+    stage.assert_invariants(outputs, before, most_connections=len(stage.processes))
 
 
 # A worker that is frozen
