@@ -175,7 +175,7 @@ def send_events(events: Iterable[Event[Any]], *, outside_transaction: bool = Fal
 
         send_events(Event("app/post.created", {"id": post.pk}) for post in posts)
     """
-    from .engine.events import send
+    from .engine.sending import send
 
     return send(events, outside_transaction=outside_transaction)
 

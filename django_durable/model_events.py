@@ -25,7 +25,7 @@ from .core import registry
 from .core.events import Event
 from .core.functions import DurableFunction
 from .core.triggers import Change, OnModel, OnSignal
-from .engine import events
+from .engine import sending
 from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def _on_signal(
 def _send(name: str, data: dict[str, Any], source: str, using: str | None) -> None:
     event = Event(name, data)
     if using in (None, get_settings().database):
-        events.send([event], source=source)
+        sending.send([event], source=source)
     else:
-        later = functools.partial(events.send, [event], source=source, outside_transaction=True)
+        later = functools.partial(sending.send, [event], source=source, outside_transaction=True)
         transaction.on_commit(later, using=using)

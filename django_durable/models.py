@@ -315,6 +315,7 @@ class Step(models.Model):
     error = PayloadField(null=True, blank=True, help_text=_("JSON text."))
     attempt = models.IntegerField(default=0, help_text=_("Attempts that failed."))
     seq = models.IntegerField(null=True, blank=True, help_text=_("Order of completion in the run."))
+    # The trigger of a constraint would fire for every step, and nearly none has an event.
     event = models.ForeignKey(
         Event,
         models.PROTECT,
@@ -322,6 +323,7 @@ class Step(models.Model):
         blank=True,
         related_name="resolved_steps",
         db_index=False,
+        db_constraint=False,
         help_text=_("The event that resolved a wait."),
     )
     planned_at = models.DateTimeField(help_text=_("When it was first reached."))

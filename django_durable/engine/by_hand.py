@@ -18,7 +18,7 @@ from ..exceptions import NotWaiting, RunNotFound
 from ..managers import DatabaseNow
 from ..middleware import get_hooks
 from ..models import Event, Run, RunStatus, Step, StepKind, Wait
-from . import events, timers
+from . import sending, timers
 from .rows import Ready, Resolution
 from .runs import announce
 from .step_names import StepName, named, not_found
@@ -54,7 +54,7 @@ def _store_answer(step: Step, data: Any) -> Event:
     names = Wait.objects.using(alias()).filter(run_id=step.run_id, key=step.key).order_by("id")
     name = names.values_list("name", flat=True)[0]
     checked = encoding.event_data(data, limit=get_settings().max_event)
-    return events.store_own(name, checked, source=Event.Source.ADMIN, ingested_at=_BEFORE_EVERY_RUN)
+    return sending.store_own(name, checked, source=Event.Source.ADMIN, ingested_at=_BEFORE_EVERY_RUN)
 
 
 def time_out_wait(run_id: UUID, step: StepName) -> bool:

@@ -28,6 +28,8 @@ from .transactions import alias, atomic
 PAGE = 500  #: events that get their keys at once
 MOST_BACKFILLED = 10_000  #: match paths that a process remembers: code may wait for names that data chose
 
+_Path = tuple[str, int]  #: a match path and the id of its row
+
 _backfilled: set[tuple[str, str, str]] = set()  #: (alias, name, path) of match paths that every stored event has
 
 
@@ -60,7 +62,9 @@ def _backfill(row: MatchPath) -> None:
     while True:
         rows = named([row.name]).filter(later_than(after)).order_by("ingested_at", "id")
         page, more = first_page(rows, "data", "user", page=PAGE)
-        store_keys([_arrival(event, {row.name: [row]}) for event in page])
+        paths = {row.name: [(row.path, row.pk)]}
+        found = [events.event_row(event) for event in page]
+        store_keys([_arrival(event, events.document(event), paths) for event in found])
         if not more:
             break
         after = (page[-1].ingested_at, page[-1].id)
@@ -88,28 +92,27 @@ class Arrival:
         return keyed | self.former | {(name, UNINDEXED) for name in patterns_of(self.row.name)}
 
 
-def arrivals(batch: Sequence[Event]) -> list[Arrival]:
-    """Return the events of a batch with their keys."""
-    names = {name for event in batch for name in patterns_of(event.name)}
-    paths: dict[str, list[MatchPath]] = {}
-    for path in MatchPath.objects.using(alias()).filter(name__in=names):
-        paths.setdefault(path.name, []).append(path)
-    return [_arrival(event, paths) for event in batch]
+def arrivals(batch: Sequence[tuple[EventRow, dict[str, Any]]]) -> list[Arrival]:
+    """Return the events of a batch, which come with their documents, with their keys."""
+    paths: dict[str, list[_Path]] = {}
+    for name, path, path_id in get_store().match_paths({name for row, _ in batch for name in patterns_of(row.name)}):
+        paths.setdefault(name, []).append((path, path_id))
+    return [_arrival(row, document, paths) for row, document in batch]
 
 
-def _arrival(event: Event, paths: Mapping[str, Iterable[MatchPath]]) -> Arrival:
-    row = events.event_row(event)
-    document = events.document(row)
+def _arrival(row: EventRow, document: dict[str, Any], paths: Mapping[str, Iterable[_Path]]) -> Arrival:
     secret, *others = match_secrets()
-    indexed = [path for name in patterns_of(row.name) for path in paths.get(name, ())]
+    indexed = [(name, *path) for name in patterns_of(row.name) for path in paths.get(name, ())]
     keys = {
-        (path.name, path.pk): key for path in indexed if (key := index_key(path.path, document, secret)) is not None
+        (name, path_id): key
+        for name, path, path_id in indexed
+        if (key := index_key(path, document, secret)) is not None
     }
     former = {
-        (path.name, key)
-        for path in indexed
+        (name, key)
+        for name, path, _ in indexed
         for other in others
-        if (key := index_key(path.path, document, other)) is not None
+        if (key := index_key(path, document, other)) is not None
     }
     return Arrival(row=row, document=document, keys=keys, former=former)
 

@@ -18,6 +18,7 @@ from ..core.triggers import On
 from ..drivers.base import get_driver
 from ..exceptions import ConfigurationError
 from ..models import Function
+from .store import get_store
 from .transactions import alias, atomic
 
 logger = logging.getLogger("django_durable")
@@ -74,25 +75,24 @@ def foreign(max_age: float = FRESH) -> Mapping[str, Foreign]:
     read_at, known = _foreign.get(alias(), (-math.inf, {}))
     if time.monotonic() - read_at > max_age:
         own = [function.id for function in registry.functions()]
-        rows = Function.objects.using(alias()).filter(in_code=True).exclude(id__in=own).order_by("id")
-        known = {row.id: _foreign_of(row) for row in rows}
+        known = {id: _foreign_of(id, version, config) for id, version, config in get_store().foreign_functions(own)}
         if known != _foreign.get(alias(), (0, {}))[1]:
             _heard.clear()
         _foreign[alias()] = (time.monotonic(), known)
     return known
 
 
-def _foreign_of(row: Function) -> Foreign:
-    ends = {option: row.config[option] for option in END_OPTIONS if row.config.get(option)}
-    return Foreign(row.id, row.config.get("queue"), row.code_version, tuple(_triggers(row)), ends)
+def _foreign_of(function_id: str, code_version: str, config: Mapping[str, Any]) -> Foreign:
+    ends = {option: config[option] for option in END_OPTIONS if config.get(option)}
+    return Foreign(function_id, config.get("queue"), code_version, tuple(_triggers(function_id, config)), ends)
 
 
-def _triggers(row: Function) -> Iterator[On]:
-    for each in row.config.get("triggers", ()):
+def _triggers(function_id: str, config: Mapping[str, Any]) -> Iterator[On]:
+    for each in config.get("triggers", ()):
         try:
             yield On(each["event"], each["if"])
         except (ConfigurationError, LookupError, TypeError):  # a row of later code, or of nobody's
-            logger.exception("This worker's code lacks %s and cannot read its trigger %s", row.id, each)
+            logger.exception("This worker's code lacks %s and cannot read its trigger %s", function_id, each)
 
 
 def known(function_id: str) -> Startable | None:

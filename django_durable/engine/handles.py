@@ -18,7 +18,7 @@ from ..core.handles import RunState
 from ..exceptions import InvalidEvent, RunNotFound
 from ..middleware import get_hooks
 from ..models import Run
-from . import events, replays, runs
+from . import events, replays, runs, sending
 from .step_names import StepName
 from .transactions import alias, atomic, is_open
 
@@ -37,7 +37,7 @@ def run_id(id: object) -> UUID:
 def start(function: DurableFunction[Any, Any], data: Any, key: str | None, outside_transaction: bool) -> str:
     """Start a run in the open transaction; where *key* started one before, return that one's id."""
     if not outside_transaction:
-        events.refuse_other_transaction(alias())
+        sending.refuse_other_transaction(alias())
     given = {} if data is None else fields_of(data)
     text = encoding.encode(given, root="data", limit=get_settings().max_payload, objects=False)
     if key is not None and not is_storable(key, 1_000):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from ..codecs import reason
 from ..conf import get_settings
@@ -14,13 +16,14 @@ from ..core import fault_points
 from ..core.events import patterns_of
 from ..core.expressions import compile_condition
 from ..core.triggers import On
-from ..exceptions import EvaluationFailed
+from ..exceptions import DurableError, EvaluationFailed
 from ..managers import DatabaseNow
 from ..models import Event, MatchFailure, Run
 from . import event_keys, events, functions, sizes, waits
 from .event_keys import Arrival
 from .functions import Startable
-from .rows import Ready
+from .leases import Lease, leased, no_following
+from .rows import Claim, EventRow, Following, Ready
 from .runs import new_run, store_runs
 from .store import get_store
 from .transactions import alias, atomic, retried
@@ -34,78 +37,88 @@ UNREADABLE_PAUSE = datetime.timedelta(minutes=1)
 _TICK = datetime.timedelta(microseconds=1)
 
 
-def ingest_events() -> Iterator[list[Ready]]:
-    """Ingest every event that is due, unless somebody else does right now; yield what became ready, commit by commit.
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What came of a batch: what became ready and, of that, what the worker has claimed."""
 
-    Who is refused may go: the one at work looks again after each commit, so no event is left.
+    ready: Sequence[Ready]
+    lease: Lease | None = None
+
+
+def ingest_events(follow: Callable[[], Following | None] = no_following) -> Iterator[Ingested]:
+    """Ingest every event that is due, unless somebody else does right now; yield what came of it, commit by commit.
+
+    Who is refused may go: the one at work looks again after each commit, so no event is left. With a *follow* that
+    gives who goes on, a run that became ready by the last few events is claimed in their commit; it ends there, and to
+    look for further events is up to that worker.
     """
     is_left = True
     while is_left:
-        ready = _ingest_batch()
-        if ready is None:
+        ingested = _ingest_batch(follow)
+        if ingested is None:
             return
         fault_points.point("match.after_commit")
-        yield ready
-        is_left = get_store().has_events()
+        yield ingested
+        is_left = ingested.lease is None and get_store().has_events()
 
 
 @retried
-def _ingest_batch() -> list[Ready] | None:
+def _ingest_batch(follow: Callable[[], Following | None]) -> Ingested | None:
     """Ingest some events in one commit; None if none is due, or somebody else is at it."""
+    since = time.monotonic()
     with atomic():
         if not get_store().lock_ingest():
             return None
-        found = _due()
+        found = _affordable(get_store().due_events(limit=BATCH))
         if not found:
             return None
-        unreadable = [event for event in found if not events.is_readable(event)]
-        if unreadable:
-            _put_off(unreadable)
-        batch = _in_order([event for event in found if event not in unreadable])
-        return _ingest(batch) if batch else []
+        batch = _in_order(_readable(found))
+        ready = _ingest(batch) if batch else []
+        following = follow() if len(found) < sizes.FEW else None
+        claim = _claim(ready, following) if following else None
+    return Ingested(ready, leased(claim, since) if claim else None)
 
 
-def _due() -> list[Any]:
-    """Return the first events that are due: as many as one transaction can hold, and lock the names of."""
-    due = Event.objects.using(alias()).to_ingest()
-    few = min(sizes.FEW, BATCH)
-    found = list(due.annotate(now=DatabaseNow())[:few])
-    return found if len(found) < few else list(due.filter(id__in=_affordable(due)).annotate(now=DatabaseNow()))
-
-
-def _affordable(due: Any) -> list[UUID]:
-    sized = due.annotate(size=sizes.size_of("data", "user")).values_list("id", "name", "size")
-    ids: list[UUID] = []
+def _affordable(due: list[EventRow]) -> list[EventRow]:
+    """Return the first of these events whose names a transaction can lock."""
     names: set[str] = set()
-    total = 0
-    for event_id, name, length in sized[:BATCH]:
-        names.update(patterns_of(name))
-        total += length
-        if ids and (total > sizes.MOST or len(names) > BATCH_NAMES):
-            break
-        ids.append(event_id)
-    return ids
+    for count, row in enumerate(due):
+        names.update(patterns_of(row.name))
+        if count and len(names) > BATCH_NAMES:
+            return due[:count]
+    return due
 
 
-def _put_off(unreadable: Sequence[Event]) -> None:
-    """Leave events to a worker that can decode them, and let them hold up no others."""
-    for event in unreadable:
-        logger.error(
-            "Event %s %s cannot be decoded; it is looked at again in %s", event.name, event.id, UNREADABLE_PAUSE
-        )
-    later = DatabaseNow(UNREADABLE_PAUSE)
-    Event.objects.using(alias()).filter(id__in=[event.id for event in unreadable]).update(ingest_at=later)
+def _readable(found: Sequence[EventRow]) -> list[tuple[EventRow, dict[str, Any]]]:
+    """Return the events that can be decoded here, with their documents; leave the others to another worker.
+
+    A worker may lack the key, or something but the engine wrote the row; they hold up no others.
+    """
+    readable, unreadable = [], []
+    for row in found:
+        try:
+            readable.append((row, events.document(row)))
+        except DurableError:
+            unreadable.append(row)
+    for row in unreadable:
+        logger.error("Event %s %s cannot be decoded; it is looked at again in %s", row.name, row.id, UNREADABLE_PAUSE)
+    if unreadable:
+        later = DatabaseNow(UNREADABLE_PAUSE)
+        Event.objects.using(alias()).filter(id__in=[row.id for row in unreadable]).update(ingest_at=later)
+    return readable
 
 
-def _in_order(batch: list[Any]) -> list[Event]:
+def _in_order(batch: Sequence[tuple[EventRow, dict[str, Any]]]) -> list[tuple[EventRow, dict[str, Any]]]:
     """Give the batch its moments of ingest: a microsecond apart, so that they keep the order of receipt."""
-    for position, event in enumerate(batch):
-        event.ingested_at = batch[0].now + position * _TICK
-    return batch
+    return [
+        (dataclasses.replace(row, ingested_at=row.ingested_at and row.ingested_at + position * _TICK), document)
+        for position, (row, document) in enumerate(batch)
+    ]
 
 
-def _ingest(batch: Sequence[Event]) -> list[Ready]:
-    get_store().lock_names({pattern for event in batch for pattern in patterns_of(event.name)}, shared=False)
+def _ingest(batch: Sequence[tuple[EventRow, dict[str, Any]]]) -> list[Ready]:
+    store = get_store()
+    store.lock_names({pattern for row, _ in batch for pattern in patterns_of(row.name)}, shared=False)
     failures: list[MatchFailure] = []
     arrivals = event_keys.arrivals(batch)
     functions.foreign(max_age=0)
@@ -114,10 +127,16 @@ def _ingest(batch: Sequence[Event]) -> list[Ready]:
     matches = waits.match(arrivals)
     fault_points.point("match.mid")
     if matches.resolutions:
-        ready += get_store().resolve(matches.resolutions, rehint=get_settings().rehint)
+        ready += store.resolve(matches.resolutions, rehint=get_settings().rehint)
     MatchFailure.objects.using(alias()).bulk_create([*failures, *matches.failures][:FAILURES])
-    get_store().mark_ingested(batch)
+    store.mark_ingested([row for row, _ in batch])
     return ready
+
+
+def _claim(ready: Sequence[Ready], following: Following) -> Claim | None:
+    """Claim the first run that the worker would find by itself."""
+    run_id = next((each.run_id for each in ready if not each.needs_message(following.queue)), None)
+    return get_store().claim(run_id, owner=following.owner, lease=following.lease) if run_id else None
 
 
 def _started(arrivals: Sequence[Arrival], failures: list[MatchFailure]) -> list[Run]:

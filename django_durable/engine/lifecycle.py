@@ -18,7 +18,7 @@ from ..core.functions import END_OPTIONS
 from ..core.ops import return_annotation
 from ..exceptions import ConfigurationError, EncodingError
 from ..models import Event, Run, RunStatus
-from . import events, functions
+from . import events, functions, sending
 from .functions import Startable
 from .rows import EventRow
 from .transactions import alias
@@ -81,7 +81,7 @@ def tell(sequel: Sequel, end: Ended, trigger: EventRow) -> Event:
         "event": events.portable(trigger),
         **_details(sequel, end),
     }
-    return events.store_own(sequel.name, data, to_ingest=sequel.is_heard)
+    return sending.store_own(sequel.name, data, to_ingest=sequel.is_heard)
 
 
 def _details(sequel: Sequel, end: Ended) -> dict[str, Any]:
@@ -124,4 +124,4 @@ def tell_of_invocation(child: Run, parent_trigger: EventRow | None) -> None:
         "parent_run_id": str(child.parent_id),
         "event": {"data": json.loads(child.input or "{}")},
     }
-    events.store_own(events.INVOKED, dict(data), to_ingest=True)
+    sending.store_own(events.INVOKED, dict(data), to_ingest=True)

@@ -53,7 +53,10 @@ def store_runs(runs: Iterable[Run]) -> list[Ready]:
         return []
     own = {run.function_id: registry.get(run.function_id) for run in rows}
     functions.ensure(function for function in own.values() if function)
-    Run.objects.using(alias()).bulk_create(rows, batch_size=500, ignore_conflicts=True)
+    if len(rows) == 1:
+        get_store().insert(rows[0], ignore_conflicts=True)
+    else:
+        Run.objects.using(alias()).bulk_create(rows, batch_size=500, ignore_conflicts=True)
     return [Ready(run.id, run.queue) for run in rows]
 
 

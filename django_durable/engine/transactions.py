@@ -76,6 +76,17 @@ def atomic(*, savepoint: bool = True) -> Iterator[BaseDatabaseWrapper]:
 
 
 @contextmanager
+def one_statement() -> Iterator[None]:
+    """Let a statement be part of an open transaction, which ends if it fails; else it is a transaction of its own."""
+    current = connection()
+    if current.in_atomic_block or not current.get_autocommit():
+        with atomic(savepoint=False):
+            yield
+    else:
+        yield
+
+
+@contextmanager
 def _read_committed(current: BaseDatabaseWrapper) -> Iterator[None]:
     """Open a transaction that reads what was committed before each statement, not before it began.
 

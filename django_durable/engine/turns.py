@@ -53,7 +53,7 @@ from ..exceptions import (
 from ..middleware import get_hooks
 from ..models import RunStatus, StepAttempt
 from ..signals import run_started, tell
-from . import bodies, events, groups, invocations, openings, signals, waits
+from . import bodies, events, groups, invocations, openings, sending, signals, waits
 from .leases import Lease
 from .lifecycle import Ended
 from .rows import AttemptRow, Claim, Opening, Parking, Ready, StepRow
@@ -332,7 +332,7 @@ class Turn:
     def _send(self, op: SendEvents) -> Memo:
         now = clock.now()
         with atomic():
-            ids = events.send(op.events, source="step")
+            ids = sending.send(op.events, source="step")
             names = ", ".join(event.name for event in op.events)
             row = StepRow.of(op, StepStatus.COMPLETED, now, input=names, output=encoding.encode(ids), finished_at=now)
             return self.record(row)

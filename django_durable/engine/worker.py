@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from uuid import UUID
 
 from ..conf import get_settings
@@ -21,6 +22,8 @@ from .runs import announce
 from .store import get_store
 
 logger = logging.getLogger("django_durable")
+
+_Follow = Callable[[UUID | None], Following | None]  #: with this run if given, else with a ready one of the queue
 
 
 def work(
@@ -39,11 +42,10 @@ def work(
         # What this worker was told on its way out is for another one.
         get_driver().wake(queue or get_driver().default_queue(), run_ids, ingest=ingest)
         return
-    if ingest:
-        _ingest(queue, should_stop)
     ends = time.monotonic() + get_settings().turn_budget.total_seconds()
     following = partial(_following, queue, should_stop, ends)
-    for position, lease in enumerate(_leases(queue, run_ids, following)):
+    ingested = _ingested(queue, should_stop, following) if ingest else ()
+    for position, lease in enumerate(chain(ingested, _leases(queue, run_ids, following))):
         if position == 0:
             _call_help(queue, lease.claim)
         _advance(queue, lease, should_stop, ends)
@@ -60,21 +62,26 @@ def _call_help(queue: str | None, claim: Claim) -> None:
         get_driver().wake(queue or claim.queue)
 
 
-def _ingest(queue: str | None, should_stop: Callable[[], bool]) -> None:
-    """Ingest for as long as a turn may take; another message goes on, so that a flood of events delays no run."""
+def _ingested(queue: str | None, should_stop: Callable[[], bool], follow: _Follow) -> Iterator[Lease]:
+    """Ingest for as long as a turn may take; another message goes on, so that a flood of events delays no run.
+
+    Claim a run that the last events made ready, and those that go on when it has ended.
+    """
     ends = time.monotonic() + get_settings().turn_budget.total_seconds()
-    for position, ready in enumerate(ingest_events()):
+    follow_ready = partial(follow, None)
+    for position, batch in enumerate(ingest_events(follow_ready)):
         # What is ready in the queue that is worked on needs no message.
-        announce(each for each in ready if each.needs_message(queue))
-        if should_stop() or time.monotonic() > ends:
+        announce(each for each in batch.ready if each.needs_message(queue))
+        if batch.lease is not None:
+            if get_store().has_events():
+                get_driver().wake(get_driver().default_queue(), ingest=True)
+            yield from _chain(batch.lease, follow_ready)
+        elif should_stop() or time.monotonic() > ends:
             get_driver().wake(get_driver().default_queue(), ingest=True)
             return
-        if position == 1 and queue is not None:
+        elif position == 1 and queue is not None:
             # This worker is busy with events for a while: what they started is for another one.
             get_driver().wake(queue)
-
-
-_Follow = Callable[[UUID | None], Following | None]  #: with this run if given, else with a ready one of the queue
 
 
 def _following(
@@ -100,11 +107,16 @@ def _leases(queue: str | None, run_ids: Sequence[UUID], follow: _Follow) -> Iter
             hinted = hinted.successor
             if hinted is not None and hints:
                 hints.popleft()
-    ready = _first_ready(queue)
-    while ready is not None:
-        ready.following = partial(follow, None)
-        yield from _with_branches(ready)
-        ready = ready.successor or _first_ready(queue)
+    while (ready := _first_ready(queue)) is not None:
+        yield from _chain(ready, partial(follow, None))
+
+
+def _chain(lease: Lease | None, follow: Callable[[], Following | None]) -> Iterator[Lease]:
+    """Yield the lease, and those of the runs that are claimed when it, and each of them, has ended."""
+    while lease is not None:
+        lease.following = follow
+        yield from _with_branches(lease)
+        lease = lease.successor
 
 
 def _hinted(run_id: UUID) -> Lease | None:

@@ -522,6 +522,7 @@ class Migration(migrations.Migration):
                     "event",
                     models.ForeignKey(
                         blank=True,
+                        db_constraint=False,
                         db_index=False,
                         help_text="The event that resolved a wait.",
                         null=True,

@@ -44,6 +44,7 @@ from ..rows import (
     LONGEST_TEXT,
     AttemptRow,
     Claim,
+    EventRow,
     Finished,
     Following,
     Parking,
@@ -387,9 +388,14 @@ class Store(Lookups, BranchStore):
                 run.next_at = run.now + min(max(rehint, waited), MOST_REHINTS * rehint)
             Run.objects.using(self.alias).bulk_update(runs, ["next_at"], batch_size=100)
 
-    def mark_ingested(self, batch: Sequence[Event]) -> None:
+    def insert(self, row: Event | Run, *, ignore_conflicts: bool = False) -> None:
+        """Insert a new row; with *ignore_conflicts*, if there is none with its key."""
+        type(row).objects.using(self.alias).bulk_create([row], ignore_conflicts=ignore_conflicts)  # type: ignore[list-item]
+
+    def mark_ingested(self, batch: Sequence[EventRow]) -> None:
         """Store the moments at which these events were ingested."""
-        Event.objects.using(self.alias).bulk_update(batch, ["ingested_at"], batch_size=100)
+        events = [Event(id=row.id, ingested_at=row.ingested_at) for row in batch]
+        Event.objects.using(self.alias).bulk_update(events, ["ingested_at"], batch_size=100)
 
     # The scheduler
 

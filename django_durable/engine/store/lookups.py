@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Q
 
-from ...models import EventKey, Wait
+from ...managers import DatabaseNow
+from ...models import Event, EventKey, Function, MatchPath, Wait
 from .. import events
 from ..rows import EventRow, OpenWait
 from ..sizes import first_page
 
+NOW = "(statement_timestamp() + %(shift)s)"
 EVENT = "id, name, data, user, ts, v, received_at, ingested_at"
 _EVENT = ", ".join(f'event."{name}"' for name in EVENT.split(", "))
 
@@ -56,6 +59,18 @@ STORED_UNDER = _fitting(
     size='length(data::text) + coalesce(length("user"::text), 0)',
     order="ingested_at, id",
 )
+DUE_EVENTS = _fitting(
+    f"""
+    SELECT {_EVENT}, {NOW} AS now, ingest_at FROM django_durable_event event
+    WHERE ingested_at IS NULL AND ingest_at <= {NOW} ORDER BY ingest_at, id LIMIT %(limit)s
+    """,
+    size='length(data::text) + coalesce(length("user"::text), 0)',
+    order="ingest_at, id",
+)
+MATCH_PATHS = "SELECT name, path, id FROM django_durable_matchpath WHERE name = ANY(%(names)s)"
+FOREIGN_FUNCTIONS = """
+SELECT id, code_version, config FROM django_durable_function WHERE in_code AND id <> ALL(%(own)s) ORDER BY id
+"""
 MEASURES = 3  #: columns that such a statement adds to those of the page
 
 
@@ -69,6 +84,22 @@ class Lookups:
     """These reads, in portable ORM."""
 
     alias: str
+
+    def due_events(self, *, limit: int) -> list[EventRow]:
+        """Return the first events that are due and fit into memory; the moment of their ingest is the database's time."""
+        due = Event.objects.using(self.alias).to_ingest().annotate(now=DatabaseNow())
+        page, _ = first_page(due, "data", "user", page=limit)
+        return [dataclasses.replace(events.event_row(event), ingested_at=event.now) for event in page]
+
+    def match_paths(self, names: Collection[str]) -> list[tuple[str, str, int]]:
+        """Return the name, the path and the id of each match path of these names and wildcards."""
+        paths = MatchPath.objects.using(self.alias).filter(name__in=names)
+        return list(paths.values_list("name", "path", "id"))
+
+    def foreign_functions(self, own: Collection[str]) -> list[tuple[str, str, Mapping[str, Any]]]:
+        """Return the id, the version and the configuration of each function that only others' code has."""
+        rows = Function.objects.using(self.alias).filter(in_code=True).exclude(id__in=own).order_by("id")
+        return list(rows.values_list("id", "code_version", "config"))
 
     def open_waits(
         self, wanted: Collection[tuple[str, bytes]], *, after: int, limit: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from django.db import connections
 from ...codecs import open_text, seal_text
 from ...core import clock
 from ...core.ops import Memo, StepKind, StepStatus
-from ...models import Event
+from ...models import Event, Run
 from .. import events, sizes
 from ..rows import (
     LONGEST_TEXT,
@@ -38,11 +38,11 @@ from ..rows import (
     WaitRow,
 )
 from ..transactions import retried
-from . import branch_statements, lookups
+from . import branch_statements, inserts, lookups
 from .base import DEPUTY, LEADER, MOST_REHINTS, Store
 from .prepared import hot_cursor
 
-_NOW = "(statement_timestamp() + %(shift)s)"
+_NOW = lookups.NOW
 
 _RUN = "id, function_id, owner, fence, wakes, attempt, steps, crashes, depth, queue, input, parent_id, parent_key"
 _RUN += ", created_at, looks_back_to, code_version, last_code_version"
@@ -385,6 +385,26 @@ class PostgreSQLStore(Store):
         if run_ids:
             self._rows(_HINT_LATER, run_ids=list(run_ids), rehint=rehint, most=MOST_REHINTS)
 
+    def due_events(self, *, limit: int) -> list[EventRow]:
+        """Return the first events that are due and fit into memory; the moment of their ingest is the database's time."""
+        rows = self._rows(lookups.DUE_EVENTS, limit=limit, most=sizes.MOST)
+        due = [(_event_row(event), now) for *event, now, _, _, _, _ in rows]
+        return [dataclasses.replace(row, ingested_at=now) for row, now in due if row is not None]
+
+    def match_paths(self, names: Collection[str]) -> list[tuple[str, str, int]]:
+        """Return the name, the path and the id of each match path of these names and wildcards."""
+        return [(name, path, id) for name, path, id in self._rows(lookups.MATCH_PATHS, names=list(names))]
+
+    def foreign_functions(self, own: Collection[str]) -> list[tuple[str, str, Mapping[str, Any]]]:
+        """Return the id, the version and the configuration of each function that only others' code has."""
+        rows = self._rows(lookups.FOREIGN_FUNCTIONS, own=list(own))
+        return [(id, version, json.loads(config)) for id, version, config in rows]
+
+    def insert(self, row: Event | Run, *, ignore_conflicts: bool = False) -> None:
+        """Insert a new row; with *ignore_conflicts*, if there is none with its key."""
+        sql, values = inserts.statement(row, connections[self.alias], ignore_conflicts=ignore_conflicts)
+        self._rows(sql, **values)
+
     def open_waits(
         self, wanted: Collection[tuple[str, bytes]], *, after: int, limit: int
     ) -> tuple[Sequence[OpenWait], bool]:
@@ -408,7 +428,7 @@ class PostgreSQLStore(Store):
         page = [row for each in rows if (row := _event_row(each[: -lookups.MEASURES])) is not None]
         return page, _is_more(rows, limit)
 
-    def mark_ingested(self, batch: Sequence[Event]) -> None:
+    def mark_ingested(self, batch: Sequence[EventRow]) -> None:
         """Store the moments at which these events were ingested."""
         self._rows(_INGESTED, ids=[event.id for event in batch], moments=[event.ingested_at for event in batch])
 

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from ...core.events import Event
-from ...engine import events
+from ...engine import sending
 from ..arguments import event_name, json_object
 from ..outputs import Output
 
@@ -25,5 +25,5 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(options: Mapping[str, Any], output: Output) -> None:
     """Send the event."""
-    [event_id] = events.send([Event(options["name"], options["data"])])
+    [event_id] = sending.send([Event(options["name"], options["data"])])
     output.write({"event": event_id}, event_id)
