@@ -8,6 +8,7 @@ fails nobody.
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import mmap
 import os
@@ -240,7 +241,11 @@ class CeleryDriver(BaseDriver):
 
     def default_queue(self) -> str:
         """Return the setting QUEUE, or Celery's own default, which a plain worker consumes."""
-        return get_settings().queue or str(self.app.conf.task_default_queue)
+        return get_settings().queue or self._default_queue
+
+    @functools.cached_property
+    def _default_queue(self) -> str:
+        return str(self.app.conf.task_default_queue)  # It is asked for with every run, and conf is slow to answer.
 
     def check(self) -> list[CheckMessage]:
         """Return what is wrong with the broker's configuration."""

@@ -17,7 +17,7 @@ from ..codecs import match_secrets
 from ..core.events import patterns_of
 from ..core.match_keys import UNINDEXED, index_key
 from ..managers import DatabaseNow
-from ..models import Event, EventKey, MatchPath
+from ..models import Event, MatchPath
 from . import events
 from .rows import EventRow
 from .sizes import first_page
@@ -119,13 +119,14 @@ def _arrival(row: EventRow, document: dict[str, Any], paths: Mapping[str, Iterab
 
 def store_keys(arrived: Iterable[Arrival]) -> None:
     """Store the keys of events; keys that exist are left."""
-    rows = [
-        EventKey(path_id=path_id, key=key, ingested_at=arrival.row.ingested_at, event_id=arrival.row.id)
-        for arrival in arrived
-        if arrival.row.ingested_at is not None
-        for (_, path_id), key in arrival.keys.items()
-    ]
-    EventKey.objects.using(alias()).bulk_create(rows, batch_size=PAGE, ignore_conflicts=True)
+    get_store().store_keys(
+        [
+            (path_id, key, arrival.row.ingested_at, arrival.row.id)
+            for arrival in arrived
+            if arrival.row.ingested_at is not None
+            for (_, path_id), key in arrival.keys.items()
+        ]
+    )
 
 
 def named(patterns: Iterable[str]) -> Any:

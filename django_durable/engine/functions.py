@@ -17,7 +17,7 @@ from ..core.functions import END_OPTIONS, DurableFunction
 from ..core.triggers import On
 from ..drivers.base import get_driver
 from ..exceptions import ConfigurationError
-from ..models import Function
+from ..models import Function, Run
 from .store import get_store
 from .transactions import alias, atomic
 
@@ -58,6 +58,12 @@ def ensure(functions: Iterable[Startable]) -> None:
     Function.objects.using(alias()).bulk_create([_row(each) for each in new], ignore_conflicts=True)
     # Only a commit makes that last: rows written in a transaction that is still open may vanish with it.
     transaction.on_commit(lambda: _stored.update((alias(), each.id) for each in new), using=alias())
+
+
+def ensure_rows_for(runs: Iterable[Run]) -> None:
+    """Make sure that the functions of these runs have rows."""
+    ids = {run.function_id for run in runs}
+    ensure(function for function in map(registry.get, ids) if function)
 
 
 def forget() -> None:

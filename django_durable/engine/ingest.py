@@ -24,7 +24,7 @@ from .event_keys import Arrival
 from .functions import Startable
 from .leases import Lease, leased, no_following
 from .rows import Claim, EventRow, Following, Ready
-from .runs import new_run, store_runs
+from .runs import claim_of, new_run, take_one
 from .store import get_store
 from .transactions import alias, atomic, retried
 
@@ -73,9 +73,8 @@ def _ingest_batch(follow: Callable[[], Following | None]) -> Ingested | None:
         if not found:
             return None
         batch = _in_order(_readable(found))
-        ready = _ingest(batch) if batch else []
-        following = follow() if len(found) < sizes.FEW else None
-        claim = _claim(ready, following) if following else None
+        following = follow() if len(found) < min(sizes.FEW, BATCH) else None
+        ready, claim = _ingest(batch, following) if batch else ([], None)
     return Ingested(ready, leased(claim, since) if claim else None)
 
 
@@ -116,21 +115,29 @@ def _in_order(batch: Sequence[tuple[EventRow, dict[str, Any]]]) -> list[tuple[Ev
     ]
 
 
-def _ingest(batch: Sequence[tuple[EventRow, dict[str, Any]]]) -> list[Ready]:
-    store = get_store()
-    store.lock_names({pattern for row, _ in batch for pattern in patterns_of(row.name)}, shared=False)
+def _ingest(
+    batch: Sequence[tuple[EventRow, dict[str, Any]]], following: Following | None
+) -> tuple[list[Ready], Claim | None]:
+    """Do what the events do; return what became ready and, if somebody is to go on with one of it, the claim."""
+    store, rows = get_store(), [row for row, _ in batch]
+    store.lock_names({pattern for row in rows for pattern in patterns_of(row.name)}, shared=False)
     failures: list[MatchFailure] = []
     arrivals = event_keys.arrivals(batch)
     functions.foreign(max_age=0)
     event_keys.store_keys(arrivals)
-    ready = store_runs(_started(arrivals, failures))
+    runs = _started(arrivals, failures)
     matches = waits.match(arrivals)
     fault_points.point("match.mid")
+    taken = take_one(runs, following) if following else None
+    functions.ensure_rows_for(runs)
+    new = store.store_ingested(rows, runs)
+    ready = [Ready(run.id, run.queue) for run in runs]
     if matches.resolutions:
         ready += store.resolve(matches.resolutions, rehint=get_settings().rehint)
     MatchFailure.objects.using(alias()).bulk_create([*failures, *matches.failures][:FAILURES])
-    store.mark_ingested([row for row, _ in batch])
-    return ready
+    if taken is not None and taken.id in new:
+        return ready, claim_of(taken, new[taken.id], next(row for row in rows if row.id == taken.event_id))
+    return ready, _claim(ready, following) if following else None
 
 
 def _claim(ready: Sequence[Ready], following: Following) -> Claim | None:

@@ -14,7 +14,7 @@ from django.db.models import F, Max
 
 from .. import signals
 from ..conf import get_settings
-from ..core import encoding, fault_points, registry
+from ..core import encoding, fault_points
 from ..core.functions import DurableFunction
 from ..core.ids import uuid7
 from ..core.ops import StepStatus
@@ -30,6 +30,7 @@ from .rows import BranchEnd, Claim, EventRow, Finished, Following, Ready, Resolu
 from .store import get_store
 from .transactions import alias, atomic, retried
 
+_NO_COLUMNS = ("run_id", "now", "event", "key", "path")  #: what a claim has that is not as in the run's row
 _TICK = datetime.timedelta(microseconds=1)  #: events of a batch are ingested one apart
 
 
@@ -51,13 +52,27 @@ def store_runs(runs: Iterable[Run]) -> list[Ready]:
     rows = list(runs)
     if not rows:
         return []
-    own = {run.function_id: registry.get(run.function_id) for run in rows}
-    functions.ensure(function for function in own.values() if function)
+    functions.ensure_rows_for(rows)
     if len(rows) == 1:
         get_store().insert(rows[0], ignore_conflicts=True)
     else:
         Run.objects.using(alias()).bulk_create(rows, batch_size=500, ignore_conflicts=True)
     return [Ready(run.id, run.queue) for run in rows]
+
+
+def take_one(runs: Iterable[Run], following: Following) -> Run | None:
+    """Let the first of these new runs that is for that worker be its own from the start; return which that is."""
+    taken = next((run for run in runs if following.queue in (None, run.queue)), None)
+    if taken is not None:
+        taken.status, taken.fence, taken.owner = RunStatus.RUNNING, 1, following.owner
+        taken.ready_at, taken.next_at, taken.started_at = None, DatabaseNow(following.lease), DatabaseNow()
+    return taken
+
+
+def claim_of(run: Run, now: datetime.datetime, event: EventRow) -> Claim:
+    """Return the claim on a run that its worker had from the start: from *now* on, by the database's time."""
+    values = {name: getattr(run, name) for name in Claim.__slots__ if name not in _NO_COLUMNS}
+    return Claim(**values, run_id=run.id, now=now, event=event)
 
 
 def announce(ready: Iterable[Ready]) -> None:

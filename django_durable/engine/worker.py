@@ -44,10 +44,10 @@ def work(
         return
     ends = time.monotonic() + get_settings().turn_budget.total_seconds()
     following = partial(_following, queue, should_stop, ends)
-    ingested = _ingested(queue, should_stop, following) if ingest else ()
+    ingested = _ingested(queue, should_stop, ends, following) if ingest else ()
     for position, lease in enumerate(chain(ingested, _leases(queue, run_ids, following))):
         if position == 0:
-            _call_help(queue, lease.claim)
+            _call_help(queue, lease.claim, ingest=ingest)
         _advance(queue, lease, should_stop, ends)
         if not company().wait_until_open(should_stop) or time.monotonic() > ends:
             if lease.successor is not None:
@@ -55,30 +55,31 @@ def work(
             return _call_help(queue, lease.claim)
 
 
-def _call_help(queue: str | None, claim: Claim) -> None:
-    if claim.key and get_store().has_branch(claim.run_id):
-        get_driver().wake(claim.queue, [claim.run_id])
-    if get_store().has_ready(queue):
-        get_driver().wake(queue or claim.queue)
+def _call_help(queue: str | None, claim: Claim, *, ingest: bool = False) -> None:
+    """Wake others for what is left while this worker goes on with the claim; with *ingest*, for events, too."""
+    store, driver = get_store(), get_driver()
+    if claim.key and store.has_branch(claim.run_id):
+        driver.wake(claim.queue, [claim.run_id])
+    events, ready = store.has_events_or_ready(queue) if ingest else (False, store.has_ready(queue))
+    if events:
+        driver.wake(driver.default_queue(), ingest=True)
+    if ready:
+        driver.wake(queue or claim.queue)
 
 
-def _ingested(queue: str | None, should_stop: Callable[[], bool], follow: _Follow) -> Iterator[Lease]:
+def _ingested(queue: str | None, should_stop: Callable[[], bool], ends: float, follow: _Follow) -> Iterator[Lease]:
     """Ingest for as long as a turn may take; another message goes on, so that a flood of events delays no run.
 
     Claim a run that the last events made ready, and those that go on when it has ended.
     """
-    ends = time.monotonic() + get_settings().turn_budget.total_seconds()
     follow_ready = partial(follow, None)
     for position, batch in enumerate(ingest_events(follow_ready)):
         # What is ready in the queue that is worked on needs no message.
         announce(each for each in batch.ready if each.needs_message(queue))
         if batch.lease is not None:
-            if get_store().has_events():
-                get_driver().wake(get_driver().default_queue(), ingest=True)
             yield from _chain(batch.lease, follow_ready)
         elif should_stop() or time.monotonic() > ends:
-            get_driver().wake(get_driver().default_queue(), ingest=True)
-            return
+            return get_driver().wake(get_driver().default_queue(), ingest=True)
         elif position == 1 and queue is not None:
             # This worker is busy with events for a while: what they started is for another one.
             get_driver().wake(queue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import tracemalloc
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from django.test.utils import CaptureQueriesContext
 import django_durable as durable
 from django_durable.core import clock, registry
 from django_durable.core.ids import uuid7
-from django_durable.engine import functions, ingest, sizes
-from django_durable.engine.ingest import ingest_events
-from django_durable.engine.rows import Ready
+from django_durable.engine import events, functions, ingest, sizes
+from django_durable.engine.ingest import Ingested, ingest_events
+from django_durable.engine.rows import Following
+from django_durable.engine.store import get_store
 from django_durable.models import Event, MatchFailure, Run
 from tests.engine.conftest import Engine, failing
 
@@ -97,7 +99,7 @@ def test_more_events_than_a_batch_are_ingested_in_order(no_worker: Engine, monke
 
     batches = list(ingest_events())
 
-    assert [len(batch) for batch in batches] == [3, 3, 2]
+    assert [len(batch.ready) for batch in batches] == [3, 3, 2]
     assert [str(id) for id in Event.objects.order_by("ingested_at").values_list("id", flat=True)] == ids
     assert Run.objects.count() == 8
 
@@ -178,6 +180,83 @@ def test_a_deeply_nested_event_stops_nobody(engine: Engine) -> None:
     assert not Event.objects.filter(ingested_at=None).exists()
 
 
+def following(queue: str | None = None) -> Following:
+    """Return a worker that goes on with what the last events made ready."""
+    return Following("me", datetime.timedelta(seconds=15), queue)
+
+
+def ingested_for(worker: Following) -> list[Ingested]:
+    """Ingest for a worker that goes on."""
+    return list(ingest_events(lambda: worker))
+
+
+def test_a_run_that_the_last_events_start_is_claimed_in_their_commit(no_worker: Engine) -> None:
+    no_worker.function()(ignore)
+    durable.send_events(durable.Event("test/start", {"n": number}) for number in range(3))
+
+    [ingested] = ingested_for(following())
+
+    first, *others = Run.objects.order_by("id")
+    assert (first.status, first.fence, first.owner, first.ready_at) == ("running", 1, "me", None)
+    assert {(run.status, run.fence, run.owner) for run in others} == {("queued", 0, "")}
+    assert ingested.lease is not None
+    assert ingested.lease.claim == dataclasses.replace(
+        get_store().claim_ready(None, owner="me", lease=datetime.timedelta(seconds=15)),  # type: ignore[type-var]
+        run_id=first.id,
+        created_at=first.created_at,
+        event=events.event_row(first.event),  # type: ignore[arg-type]
+        now=ingested.lease.claim.now,
+    )
+    assert abs(ingested.lease.claim.now - clock.now()) < datetime.timedelta(seconds=1)
+    assert not Event.objects.filter(ingested_at=None).exists()
+
+
+def test_a_run_that_the_last_events_wake_is_claimed_in_their_commit(engine: Engine) -> None:
+    engine.function()(lambda event, step: step.wait_for_event("reply", "test/reply", timeout="1d"))
+    run = engine.start()
+    with override_settings(DURABLE={"DRIVER": "tests.engine.conftest.DeafDriver"}):
+        durable.send_event("test/reply")
+
+        [ingested] = ingested_for(following())
+
+    assert ingested.lease is not None
+    assert (ingested.lease.claim.run_id, ingested.lease.claim.fence) == (run.id, run.fence + 1)
+    assert engine.run().owner == "me"
+
+
+def test_a_run_of_another_queue_is_left_to_its_workers(no_worker: Engine) -> None:
+    no_worker.function(queue="other")(ignore)
+    durable.send_event("test/start")
+
+    [ingested] = ingested_for(following("default"))
+
+    assert (ingested.lease, [each.queue for each in ingested.ready]) == (None, ["other"])
+    assert Run.objects.get().status == "queued"
+
+
+def test_an_event_that_started_its_run_before_gives_no_claim(no_worker: Engine) -> None:
+    no_worker.function()(ignore)
+    durable.send_event("test/start")
+    [before] = ingested_for(following())
+    Event.objects.update(ingested_at=None)
+
+    [again] = ingested_for(following())
+
+    assert before.lease is not None
+    assert again.lease is None
+    assert (Run.objects.get().id, Run.objects.get().fence) == (before.lease.claim.run_id, 1)
+
+
+def test_of_many_events_no_run_is_claimed_before_all_are_ingested(
+    no_worker: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "BATCH", 3)
+    no_worker.function()(ignore)
+    durable.send_events(durable.Event("test/start", {"n": number}) for number in range(8))
+
+    assert [batch.lease is not None for batch in ingested_for(following())] == [False, False, True]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 def test_a_flood_of_events_is_taken_in_batches_that_grow_in_nothing(no_worker: Engine) -> None:
@@ -199,12 +278,12 @@ def test_a_flood_of_events_is_taken_in_batches_that_grow_in_nothing(no_worker: E
     assert max(memory for _, memory in many) < 1.2 * max(memory for _, memory in few)
 
 
-def cost_of_a_batch(batches: Iterator[list[Ready]]) -> tuple[int, int]:
+def cost_of_a_batch(batches: Iterator[Ingested]) -> tuple[int, int]:
     """Ingest a batch; return how many statements it took, and how much memory the process had at most."""
     tracemalloc.start()
     try:
         with CaptureQueriesContext(connection) as captured:
-            assert len(next(batches)) == ingest.BATCH
+            assert len(next(batches).ready) == ingest.BATCH
         return len(captured), tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -221,7 +300,9 @@ def test_large_events_are_ingested_in_batches_that_fit_into_memory(
 
     batches = [len(batch) for batch in ingested_by_batch()]
 
-    assert batches == [4] * 6 + [2] + [1] * 2 + [7]
+    # Those that are larger than all that fits come one by one, but for a few that are left at the end.
+    assert (batches[:7], sum(batches[7:])) == ([4] * 6 + [2], 9)
+    assert set(batches[7:]) <= {1, 7}
     assert [str(id) for id in Event.objects.order_by("ingested_at").values_list("id", flat=True)] == ids
 
 

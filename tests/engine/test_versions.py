@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -323,8 +324,7 @@ def test_foreign_functions_cost_one_small_query_for_each_batch(engine: Engine) -
         with CaptureQueriesContext(connection) as queries:
             list(ingest())
 
-    table = connection.ops.quote_name("django_durable_function")
-    read = [query for query in queries.captured_queries if f"FROM {table}" in query["sql"]]
+    read = [query for query in queries.captured_queries if re.search("FROM .?django_durable_function", query["sql"])]
     assert len(read) == 1
     assert Run.objects.count() == 49
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -105,6 +105,10 @@ class Store(Lookups, BranchStore):
     def has_events(self) -> bool:
         """Tell whether an event is due to be ingested."""
         return bool(Event.objects.using(self.alias).to_ingest().exists())
+
+    def has_events_or_ready(self, queue: str | None) -> tuple[bool, bool]:
+        """Tell both, see :meth:`has_events` and :meth:`has_ready`."""
+        return self.has_events(), self.has_ready(queue)
 
     def _ready(self, queue: str | None) -> Any:
         ready = Run.objects.using(self.alias).filter(status="queued", held_by=None, ready_at__lte=DatabaseNow())
@@ -392,10 +396,16 @@ class Store(Lookups, BranchStore):
         """Insert a new row; with *ignore_conflicts*, if there is none with its key."""
         type(row).objects.using(self.alias).bulk_create([row], ignore_conflicts=ignore_conflicts)  # type: ignore[list-item]
 
-    def mark_ingested(self, batch: Sequence[EventRow]) -> None:
-        """Store the moments at which these events were ingested."""
-        events = [Event(id=row.id, ingested_at=row.ingested_at) for row in batch]
-        Event.objects.using(self.alias).bulk_update(events, ["ingested_at"], batch_size=100)
+    def store_ingested(self, batch: Sequence[EventRow], runs: Sequence[Run]) -> Mapping[UUID, datetime.datetime]:
+        """Store when these events were ingested, and insert the runs that they start, where nothing started them yet.
+
+        Return which runs are new, with the database's time.
+        """
+        marked = [Event(id=row.id, ingested_at=row.ingested_at) for row in batch]
+        Event.objects.using(self.alias).bulk_update(marked, ["ingested_at"], batch_size=100)
+        Run.objects.using(self.alias).bulk_create(runs, batch_size=500, ignore_conflicts=True)
+        new = self._runs([run.id for run in runs]).annotate(now=DatabaseNow())
+        return dict(new.values_list("id", "now")) if runs else {}
 
     # The scheduler
 

@@ -1,4 +1,4 @@
-"""Statements that insert one row of a model: they are prepared, where the ORM's are built and planned anew each time."""
+"""Statements that insert one row of a model: prepared, where those of the ORM are built and planned anew each time."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def _insert(table: str, columns: tuple[str, ...], moments: tuple[str, ...], igno
     names = ", ".join(f'"{name}"' for name in columns)
     values = ", ".join(f"{NOW} + %({name})s" if name in moments else f"%({name})s" for name in columns)
     return f"""
-INSERT INTO {table} ({names}) VALUES ({values}){" ON CONFLICT DO NOTHING" if ignore_conflicts else ""} RETURNING 1
+INSERT INTO {table} ({names}) VALUES ({values}){" ON CONFLICT DO NOTHING" if ignore_conflicts else ""} RETURNING id
 """

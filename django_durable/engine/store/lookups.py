@@ -36,7 +36,7 @@ OPEN_WAITS = _fitting(
     f"""
     SELECT wait.id AS wait_id, wait.run_id, wait.key, wait.name AS wait_name, wait.match_key, wait.match,
         wait.expression, wait.since, wait.expires_at, run.input, run.created_at, {_EVENT}
-    FROM unnest(%(names)s::text[], %(keys)s::bytea[]) AS wanted (name, key)
+    FROM unnest((SELECT %(names)s::text[]), (SELECT %(keys)s::bytea[])) AS wanted (name, key)
     JOIN django_durable_wait wait ON wait.name = wanted.name AND wait.match_key = wanted.key
     JOIN django_durable_run run ON run.id = wait.run_id
     LEFT JOIN django_durable_event event ON event.id = run.event_id
@@ -71,6 +71,14 @@ MATCH_PATHS = "SELECT name, path, id FROM django_durable_matchpath WHERE name = 
 FOREIGN_FUNCTIONS = """
 SELECT id, code_version, config FROM django_durable_function WHERE in_code AND id <> ALL(%(own)s) ORDER BY id
 """
+STORE_KEYS = """
+INSERT INTO django_durable_eventkey (path_id, key, ingested_at, event_id)
+SELECT * FROM unnest(
+    (SELECT %(path_ids)s::bigint[]), (SELECT %(hashes)s::bytea[]), (SELECT %(moments)s::timestamptz[]),
+    (SELECT %(event_ids)s::uuid[])
+)
+ON CONFLICT DO NOTHING RETURNING path_id
+"""
 MEASURES = 3  #: columns that such a statement adds to those of the page
 
 
@@ -86,7 +94,7 @@ class Lookups:
     alias: str
 
     def due_events(self, *, limit: int) -> list[EventRow]:
-        """Return the first events that are due and fit into memory; the moment of their ingest is the database's time."""
+        """Return the first events that are due and fit into memory; they are ingested now, by the database's time."""
         due = Event.objects.using(self.alias).to_ingest().annotate(now=DatabaseNow())
         page, _ = first_page(due, "data", "user", page=limit)
         return [dataclasses.replace(events.event_row(event), ingested_at=event.now) for event in page]
@@ -100,6 +108,11 @@ class Lookups:
         """Return the id, the version and the configuration of each function that only others' code has."""
         rows = Function.objects.using(self.alias).filter(in_code=True).exclude(id__in=own).order_by("id")
         return list(rows.values_list("id", "code_version", "config"))
+
+    def store_keys(self, keys: Sequence[tuple[int, bytes, datetime.datetime, UUID]]) -> None:
+        """Store keys of events: match path, key, moment of the ingest and event; those that exist are left."""
+        rows = [EventKey(path_id=path, key=key, ingested_at=at, event_id=event) for path, key, at, event in keys]
+        EventKey.objects.using(self.alias).bulk_create(rows, batch_size=500, ignore_conflicts=True)
 
     def open_waits(
         self, wanted: Collection[tuple[str, bytes]], *, after: int, limit: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -100,8 +101,8 @@ WITH run AS (
 _FIXED = ("key", "name", "ordinal", "kind", "planned_at", "branch", "parent_key")
 _CHANGING = ("status", "input", "output", "error", "attempt", "event_id", "started_at", "finished_at", "next_at")
 _STEP = f"""
-INSERT INTO django_durable_step (run_id, seq, path, fence, owner, crashes, {", ".join(_FIXED + _CHANGING)})
-SELECT run.id, run.seq, '', 0, '', 0, {", ".join(f"%(step_{name})s" for name in _FIXED + _CHANGING)} FROM run
+INSERT INTO django_durable_step (run_id, seq, path, fence, owner, crashes, {{columns}})
+SELECT run.id, run.seq, '', 0, '', 0, {{values}} FROM run
 ON CONFLICT (run_id, key) DO UPDATE SET
     seq = excluded.seq, {", ".join(f"{name} = excluded.{name}" for name in _CHANGING)}
 WHERE django_durable_step.status NOT IN ('completed', 'failed')
@@ -144,36 +145,35 @@ FROM run LEFT JOIN claimed ON true LEFT JOIN django_durable_event event ON event
 _RENEW = f"""
 UPDATE django_durable_run run SET next_at = {_NOW} + %(lease)s
 FROM (
-    SELECT held.id FROM django_durable_run held
-    JOIN unnest(%(run_ids)s::uuid[], %(fences)s::bigint[]) AS mine (id, fence)
-        ON held.id = mine.id AND held.fence = mine.fence AND held.status = 'running'
-    FOR UPDATE OF held SKIP LOCKED
-) kept
-WHERE run.id = kept.id RETURNING run.id
+    SELECT id, fence, status FROM django_durable_run WHERE id = ANY(%(run_ids)s) FOR UPDATE SKIP LOCKED
+) held JOIN unnest(%(run_ids)s::uuid[], %(fences)s::bigint[]) AS mine (id, fence)
+    ON held.id = mine.id AND held.fence = mine.fence
+WHERE run.id = held.id AND held.status = 'running' RETURNING run.id
 """
 # Who is being claimed at this moment needs no hint.
 _HINT_LATER = f"""
 UPDATE django_durable_run run
 SET next_at = {_NOW} + least(greatest(%(rehint)s, {_NOW} - coalesce(ready_at, {_NOW})), %(most)s * %(rehint)s)
 FROM (
-    SELECT id FROM django_durable_run WHERE id = ANY(%(run_ids)s) AND status = 'queued' FOR UPDATE SKIP LOCKED
-) queued
-WHERE run.id = queued.id RETURNING run.id
+    SELECT id, status FROM django_durable_run WHERE id = ANY(%(run_ids)s) FOR UPDATE SKIP LOCKED
+) hinted
+WHERE run.id = hinted.id AND hinted.status = 'queued' RETURNING run.id
 """
-# A run that several resolutions concern counts each; the order of the arrays is the order of completion.
+# A run that several resolutions concern counts each; the order of the arrays is the order of completion. Runs and waits
+# are looked up one by one: of statistics that are old, a plan may scan all that wait. Arrays stand in queries of their
+# own: else the server makes a plan for the length of each, which takes longer than to execute it.
 _RESOLVE = f"""
 WITH given AS (
     SELECT * FROM unnest(
-        %(run_id)s::uuid[], %(key)s::bytea[], %(status)s::text[], %(output)s::text[], %(error)s::text[],
-        %(event_id)s::uuid[]
+        (SELECT %(run_id)s::uuid[]), (SELECT %(key)s::bytea[]), (SELECT %(status)s::text[]),
+        (SELECT %(output)s::text[]), (SELECT %(error)s::text[]), (SELECT %(event_id)s::uuid[])
     ) WITH ORDINALITY AS given (run_id, key, status, output, error, event_id, position)
 ), locked AS (
-    SELECT id, steps, status FROM django_durable_run
-    WHERE id IN (SELECT run_id FROM given) AND status IN ('queued', 'running', 'waiting')
+    SELECT id, steps, status FROM django_durable_run WHERE id = ANY(ARRAY(SELECT run_id FROM given))
     ORDER BY id FOR UPDATE
 ), numbered AS (
     SELECT given.*, locked.steps + row_number() OVER (PARTITION BY run_id ORDER BY position) AS seq
-    FROM given JOIN locked ON locked.id = given.run_id
+    FROM given JOIN locked ON locked.id = given.run_id AND locked.status IN ('queued', 'running', 'waiting')
 ), settled AS (
     UPDATE django_durable_step step SET
         status = numbered.status, output = numbered.output, error = numbered.error, event_id = numbered.event_id,
@@ -182,7 +182,11 @@ WITH given AS (
     WHERE step.run_id = numbered.run_id AND step.key = numbered.key AND step.status NOT IN ('completed', 'failed')
     RETURNING step.run_id, numbered.seq, step.parent_key
 ), waits AS (
-    DELETE FROM django_durable_wait wait USING given WHERE wait.run_id = given.run_id AND wait.key = given.key
+    DELETE FROM django_durable_wait WHERE ctid = ANY(ARRAY(
+        SELECT wait.ctid FROM given, LATERAL (
+            SELECT ctid FROM django_durable_wait WHERE run_id = given.run_id AND key = given.key OFFSET 0
+        ) wait
+    ))
 ), branches AS (
     UPDATE django_durable_step branch SET status = 'planned', next_at = {_NOW} + %(rehint)s
     FROM settled
@@ -232,12 +236,12 @@ FROM (SELECT) nothing LEFT JOIN (
 ) due ON true
 """
 
-_HAS_EVENTS = f"""
-SELECT EXISTS (SELECT FROM django_durable_event WHERE ingested_at IS NULL AND ingest_at <= {_NOW})
-"""
+_HAS_EVENTS = f"EXISTS (SELECT FROM django_durable_event WHERE ingested_at IS NULL AND ingest_at <= {_NOW})"
+_NEW_RUNS = f"SELECT id, {_NOW} FROM django_durable_run WHERE id = ANY(%(run_ids)s)"
+_NEW = f"SELECT id, {_NOW} FROM new"
 _INGESTED = """
 UPDATE django_durable_event event SET ingested_at = given.moment
-FROM unnest(%(ids)s::uuid[], %(moments)s::timestamptz[]) AS given (id, moment) WHERE event.id = given.id
+FROM unnest((SELECT %(ids)s::uuid[]), (SELECT %(moments)s::timestamptz[])) AS given (id, moment) WHERE event.id = given.id
 RETURNING event.id
 """
 
@@ -262,12 +266,16 @@ class PostgreSQLStore(Store):
 
     def has_ready(self, queue: str | None) -> bool:
         """Tell whether a run of *queue* (None: of any) could be claimed now."""
-        where = _QUEUED if queue is None else f"{_QUEUED} AND queue = %(queue)s"
-        return bool(self._rows(f"SELECT EXISTS (SELECT FROM django_durable_run WHERE {where})", queue=queue)[0][0])
+        return bool(self._rows(f"SELECT {_has_ready(queue)}", queue=queue)[0][0])
 
     def has_events(self) -> bool:
         """Tell whether an event is due to be ingested."""
-        return bool(self._rows(_HAS_EVENTS)[0][0])
+        return bool(self._rows(f"SELECT {_HAS_EVENTS}")[0][0])
+
+    def has_events_or_ready(self, queue: str | None) -> tuple[bool, bool]:
+        """Tell both, see :meth:`has_events` and :meth:`has_ready`."""
+        ((events, ready),) = self._rows(f"SELECT {_HAS_EVENTS}, {_has_ready(queue)}", queue=queue)
+        return events, ready
 
     def _claim_by(self, sql: str, **values: Any) -> Claim | None:
         rows = self._rows(sql, **values)
@@ -287,7 +295,7 @@ class PostgreSQLStore(Store):
         recording = branch_statements.RECORDING if claim.key else _RECORDING
         kept = f", attempt AS ({_ATTEMPT})" if failed else ""
         rows = {"step": step, "attempt": failed} if failed else {"step": step}
-        written = self._write(f"{recording}{kept}{_STEP}", claim, rows, lease=lease)
+        written = self._write(f"{recording}{kept}{_step(step)}", claim, rows, lease=lease)
         return int(written[0][0]) if written else None
 
     @retried
@@ -295,12 +303,12 @@ class PostgreSQLStore(Store):
         """Let the run wait; return its status: queued if it was woken since the claim. None if the claim is lost."""
         if len(parking.steps) > 1 or len(parking.waits) > 1:
             return super().park(claim, parking, rehint=rehint)
-        rows = {
+        rows: dict[str, Any] = {
             "step": next(iter(parking.steps), None),
             "wait": next(iter(parking.waits), None),
             "attempt": parking.failed,
         }
-        parts = {"step": _STEP, "wait": _WAIT, "attempt": _ATTEMPT}
+        parts = {"step": rows["step"] and _step(rows["step"]), "wait": _WAIT, "attempt": _ATTEMPT}
         written = "".join(f", {name} AS ({parts[name]})" for name, row in rows.items() if row is not None)
         values = {
             "kind": parking.kind,
@@ -386,7 +394,7 @@ class PostgreSQLStore(Store):
             self._rows(_HINT_LATER, run_ids=list(run_ids), rehint=rehint, most=MOST_REHINTS)
 
     def due_events(self, *, limit: int) -> list[EventRow]:
-        """Return the first events that are due and fit into memory; the moment of their ingest is the database's time."""
+        """Return the first events that are due and fit into memory; they are ingested now, by the database's time."""
         rows = self._rows(lookups.DUE_EVENTS, limit=limit, most=sizes.MOST)
         due = [(_event_row(event), now) for *event, now, _, _, _, _ in rows]
         return [dataclasses.replace(row, ingested_at=now) for row, now in due if row is not None]
@@ -404,6 +412,13 @@ class PostgreSQLStore(Store):
         """Insert a new row; with *ignore_conflicts*, if there is none with its key."""
         sql, values = inserts.statement(row, connections[self.alias], ignore_conflicts=ignore_conflicts)
         self._rows(sql, **values)
+
+    def store_keys(self, keys: Sequence[tuple[int, bytes, datetime.datetime, UUID]]) -> None:
+        """Store keys of events: match path, key, moment of the ingest and event; those that exist are left."""
+        if keys:
+            path_ids, hashes, moments, event_ids = zip(*keys, strict=True)
+            given = {"hashes": list(hashes), "moments": list(moments), "event_ids": list(event_ids)}
+            self._rows(lookups.STORE_KEYS, path_ids=list(path_ids), **given)
 
     def open_waits(
         self, wanted: Collection[tuple[str, bytes]], *, after: int, limit: int
@@ -428,9 +443,18 @@ class PostgreSQLStore(Store):
         page = [row for each in rows if (row := _event_row(each[: -lookups.MEASURES])) is not None]
         return page, _is_more(rows, limit)
 
-    def mark_ingested(self, batch: Sequence[EventRow]) -> None:
-        """Store the moments at which these events were ingested."""
-        self._rows(_INGESTED, ids=[event.id for event in batch], moments=[event.ingested_at for event in batch])
+    def store_ingested(self, batch: Sequence[EventRow], runs: Sequence[Run]) -> Mapping[UUID, datetime.datetime]:
+        """Store when these events were ingested, and insert the runs that they start, where nothing started them yet.
+
+        Return which runs are new, with the database's time.
+        """
+        marked = {"ids": [row.id for row in batch], "moments": [row.ingested_at for row in batch]}
+        if len(runs) != 1:
+            self._rows(_INGESTED, **marked)
+            Run.objects.using(self.alias).bulk_create(runs, batch_size=500, ignore_conflicts=True)
+            return dict(self._rows(_NEW_RUNS, run_ids=[run.id for run in runs])) if runs else {}
+        sql, values = inserts.statement(runs[0], connections[self.alias], ignore_conflicts=True)
+        return dict(self._rows(f"WITH marked AS ({_INGESTED}), new AS ({sql}) {_NEW}", **marked, **values))
 
     @retried
     def look(self, name: str, *, leadership: datetime.timedelta, deputyship: datetime.timedelta) -> Sight:
@@ -477,6 +501,21 @@ class PostgreSQLStore(Store):
         cursor.execute(sql, parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
         return rows
+
+
+def _step(row: StepRow) -> str:
+    """Return the part that writes the step: a column without a value needs no parameter, which each step would bind."""
+    return _step_with(tuple(name for name in _FIXED + _CHANGING if getattr(row, name) is not None))
+
+
+@functools.lru_cache
+def _step_with(columns: tuple[str, ...]) -> str:
+    return _STEP.format(columns=", ".join(columns), values=", ".join(f"%(step_{name})s" for name in columns))
+
+
+def _has_ready(queue: str | None) -> str:
+    where = _QUEUED if queue is None else f"{_QUEUED} AND queue = %(queue)s"
+    return f"EXISTS (SELECT FROM django_durable_run WHERE {where})"
 
 
 def _is_more(rows: Sequence[Sequence[Any]], limit: int) -> bool:

@@ -49,16 +49,18 @@ def in_seconds(seconds: float | None) -> datetime.datetime | None:
     return None if seconds is None else clock.now() + datetime.timedelta(seconds=seconds)
 
 
+def make_function() -> Function:
+    """Store the function of all runs, if it is not."""
+    moments = {"first_seen": clock.now(), "last_seen": clock.now()}
+    return Function.objects.get_or_create(id="tests/fn", defaults={"app_label": "tests", "slug": "fn", **moments})[0]
+
+
 def make_run(state: str = "queued", **values: Any) -> Run:
     """Store a run in that state; one that has not ended waits for an event."""
     row = {"fence": 7, "wakes": 3, "crashes": 2, "attempt": 1, "steps": 5, "started_at": -200, "created_at": -300}
     row |= {"queue": "default", **STATES[state], **values}
     row |= {name: in_seconds(value) for name, value in row.items() if name.endswith("_at")}
-    Function.objects.get_or_create(
-        id="tests/fn",
-        defaults={"app_label": "tests", "slug": "fn", "first_seen": clock.now(), "last_seen": clock.now()},
-    )
-    run = Run.objects.create(function_id="tests/fn", **row)
+    run = Run.objects.create(function=make_function(), **row)
     make_step(run, "open")
     if run.finished_at is None:
         Wait.objects.create(

@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django_durable.core import clock
 from django_durable.core.ids import uuid7
 from django_durable.core.ops import StepKind, StepStatus
+from django_durable.engine.events import event_row
 from django_durable.engine.rows import (
     LONGEST_TEXT,
     STOPPING,
@@ -26,6 +27,7 @@ from django_durable.engine.rows import (
     WaitRow,
 )
 from django_durable.engine.store.base import Store
+from django_durable.managers import DatabaseNow
 from django_durable.models import Event, Run, Step, StepAttempt, Wait
 
 from .conftest import (
@@ -36,6 +38,7 @@ from .conftest import (
     columns,
     in_seconds,
     key,
+    make_function,
     make_run,
     make_step,
     step_row,
@@ -483,9 +486,47 @@ def test_the_moments_of_ingest_are_stored_to_the_microsecond(store: Store) -> No
     for position, event in enumerate(batch):
         event.ingested_at = at + datetime.timedelta(microseconds=position)
 
-    store.mark_ingested(batch)
+    store.store_ingested([event_row(event) for event in batch], [])
 
     assert [Event.objects.get(id=event.id).ingested_at for event in batch] == [event.ingested_at for event in batch]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_runs_that_events_start_are_stored_where_nothing_started_them_yet(store: Store, count: int) -> None:
+    event = make_event()
+    old = new_run_of(event, 0)
+    store.insert(old)
+    runs = [new_run_of(event, number) for number in range(count)]
+
+    new = store.store_ingested([event_row(event)], runs)
+
+    assert set(new) == {run.id for run in runs[1:]}
+    assert all(abs(now - clock.now()) < datetime.timedelta(seconds=1) for now in new.values())
+    assert set(Run.objects.values_list("id", flat=True)) == {old.id, *new}
+
+
+def new_run_of(event: Event, number: int) -> Run:
+    """Return a run that is not stored, with the start key of that number."""
+    moments = {"created_at": DatabaseNow(), "ready_at": DatabaseNow(), "next_at": DatabaseNow(REHINT)}
+    return Run(function=make_function(), queue="default", event=event, start_key=bytes([number] * 16), **moments)
+
+
+def test_a_row_is_inserted_as_the_orm_would(store: Store) -> None:
+    event = Event(name="a/b", data={"a": [1, None]}, user={"id": 7}, ts=clock.now(), v="1", received_at=DatabaseNow())
+    event.ingest_at = DatabaseNow(REHINT)
+
+    store.insert(event)
+
+    stored = Event.objects.get()
+    assert (stored.id, stored.name, stored.data, stored.user, stored.v) == (
+        event.id,
+        "a/b",
+        event.data,
+        event.user,
+        "1",
+    )
+    assert abs(stored.ingest_at - stored.received_at - REHINT) < datetime.timedelta(seconds=1)
+    assert (stored.ts, stored.source, stored.ingested_at) == (event.ts, "api", None)
 
 
 def test_the_database_itself_refuses_a_second_memo(store: Store) -> None:
