@@ -241,8 +241,8 @@ _NEW_RUNS = f"SELECT id, {_NOW} FROM django_durable_run WHERE id = ANY(%(run_ids
 _NEW = f"SELECT id, {_NOW} FROM new"
 _INGESTED = """
 UPDATE django_durable_event event SET ingested_at = given.moment
-FROM unnest((SELECT %(ids)s::uuid[]), (SELECT %(moments)s::timestamptz[])) AS given (id, moment) WHERE event.id = given.id
-RETURNING event.id
+FROM unnest((SELECT %(ids)s::uuid[]), (SELECT %(moments)s::timestamptz[])) AS given (id, moment)
+WHERE event.id = given.id RETURNING event.id
 """
 
 
