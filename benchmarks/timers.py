@@ -12,7 +12,7 @@ from .processes import redis, workers
 
 TIMERS = int(os.environ.get("DURABLE_BENCH_TIMERS", "10000"))
 SPREAD = 60.0  #: seconds over which they are due
-LEAD = 0.03  #: seconds for each run until it sleeps, before the first timer is due
+LEAD = 0.015  #: seconds for each run until it sleeps, before the first timer is due
 BATCH = 500
 
 

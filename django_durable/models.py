@@ -183,7 +183,7 @@ class EventKey(models.Model):
     """The key of one ingested event for one match path: what a wait that looks back reads."""
 
     pk = models.CompositePrimaryKey("path", "key", "ingested_at", "event")
-    path = models.ForeignKey(MatchPath, models.CASCADE, related_name="+")
+    path = models.ForeignKey(MatchPath, models.CASCADE, related_name="+", db_index=False)  # It begins the primary key.
     key = HashField()
     ingested_at = models.DateTimeField()
     event = models.ForeignKey(Event, models.CASCADE, related_name="+")

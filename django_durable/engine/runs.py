@@ -28,6 +28,7 @@ from .functions import Startable
 from .lifecycle import Ended, Sequel, cancelled, sequel_of, tell
 from .rows import BranchEnd, Claim, EventRow, Finished, Following, Ready, Resolution
 from .store import get_store
+from .store.base import claimed_from_the_start
 from .transactions import alias, atomic, retried
 
 _NO_COLUMNS = ("run_id", "now", "event", "key", "path")  #: what a claim has that is not as in the run's row
@@ -62,11 +63,8 @@ def store_runs(runs: Iterable[Run]) -> list[Ready]:
 
 def take_one(runs: Iterable[Run], following: Following) -> Run | None:
     """Let the first of these new runs that is for that worker be its own from the start; return which that is."""
-    taken = next((run for run in runs if following.queue in (None, run.queue)), None)
-    if taken is not None:
-        taken.status, taken.fence, taken.owner = RunStatus.RUNNING, 1, following.owner
-        taken.ready_at, taken.next_at, taken.started_at = None, DatabaseNow(following.lease), DatabaseNow()
-    return taken
+    first = next((run for run in runs if following.queue in (None, run.queue)), None)
+    return first and claimed_from_the_start(first, owner=following.owner, lease=following.lease)
 
 
 def claim_of(run: Run, now: datetime.datetime, event: EventRow) -> Claim:

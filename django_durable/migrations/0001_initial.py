@@ -184,7 +184,10 @@ class Migration(migrations.Migration):
                 (
                     "path",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to="django_durable.matchpath"
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="django_durable.matchpath",
                     ),
                 ),
             ],

@@ -120,6 +120,42 @@ def test_n_steps_in_one_turn_cost_n_plus_2_commits_and_n_plus_4_statements(engin
     assert n < count.commits <= n + 2
 
 
+@pytest.mark.parametrize("n", [1, 10])
+def test_from_its_event_to_its_end_a_run_of_n_steps_costs_n_plus_3_commits(engine: Engine, loop: None, n: int) -> None:
+    with sent_hints():
+        durable.send_event("test/start", {"n": 1})
+        work("default", ingest=True)  # What is learnt once is no part of it.
+        with counted() as count:
+            durable.send_event("test/start", {"n": n})
+            sent = len(count.statements)
+            work("default", ingest=True)
+
+    assert engine.run().status == "completed"
+    assert (sent, count.commits) == (1, n + 3)
+    assert len(count.statements) <= n + 11
+
+
+def test_from_an_event_to_the_end_of_the_run_that_waited_for_it_cost_4_commits(engine: Engine) -> None:
+    @engine.function()
+    def fn(event: durable.Event, step: durable.Step) -> None:
+        step.wait_for_event("reply", "test/reply", match="data.n", timeout="1d")
+        step.run("thank", int)
+
+    with sent_hints():
+        for number in range(2):
+            durable.send_event("test/start", {"n": number})
+            work("default", ingest=True)
+        durable.send_event("test/reply", {"n": 0})
+        work("default", ingest=True)
+        with counted() as count:
+            durable.send_event("test/reply", {"n": 1})
+            work("default", ingest=True)
+
+    assert engine.run().status == "completed"
+    assert count.commits == 4
+    assert len(count.statements) <= 16
+
+
 def test_the_memo_is_read_in_one_query_in_a_later_turn(engine: Engine) -> None:
     @engine.function()
     def fn(event: durable.Event, step: durable.Step) -> None:

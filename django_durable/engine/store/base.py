@@ -6,6 +6,7 @@ single statements. A run's status changes here and nowhere else:
 =========  ======================================================  ====================================================
 operation  condition                                               effect
 =========  ======================================================  ====================================================
+insert     its start key is new                                    queued; running, fence 1, if claimed from the start
 claim      queued, not held, ready; or running with a dead lease   running, fence + 1, alarm = lease end
 wake       waiting                                                 queued, wakes + 1
            running or queued                                       wakes + 1
@@ -61,6 +62,13 @@ from .lookups import Lookups
 LEADER, DEPUTY = "scheduler", "scheduler deputy"  #: names of locks
 SETTLED = (StepStatus.COMPLETED.value, StepStatus.FAILED.value)
 MOST_REHINTS = 60  #: times the first pause lies between two hints at most
+
+
+def claimed_from_the_start(run: Run, *, owner: str, lease: datetime.timedelta) -> Run:
+    """Return the new run as :meth:`Store.claim` would make it: running, in the hands of the worker that inserts it."""
+    run.status, run.fence, run.owner = RunStatus.RUNNING, 1, owner
+    run.ready_at, run.next_at, run.started_at = None, DatabaseNow(lease), DatabaseNow()
+    return run
 
 
 class Store(Lookups, BranchStore):
