@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
+import math
 import mmap
 import os
 import signal
@@ -50,6 +51,7 @@ IDS_IN_A_MESSAGE = 100
 LONGEST_QUEUE = 255  #: characters of a queue's name
 PICKLES = frozenset({"pickle", "application/x-python-serialize"})
 MOST_PENDING = 1_000  #: ids that wait for a broker that does not answer; the scheduler hints the others
+INGEST_PAUSE = 0.005  #: seconds between two messages that say only that events wait
 LONGEST_PAUSE = 5.0  #: seconds between attempts to reach a broker that is down
 STOP_SECONDS = 3.0  #: how long an embedded worker waits for its turns to end
 
@@ -147,22 +149,29 @@ class SchedulerStep(bootsteps.StartStopStep):
 
 @dataclass(slots=True)
 class _Hint:
-    """What there is to tell a queue's workers."""
+    """What there is to tell a queue's workers, from when on (``time.monotonic()``)."""
 
     run_ids: set[UUID] = field(default_factory=set)
     ingest: bool = False
+    due: float = math.inf
 
-    def add(self, run_ids: Sequence[UUID], *, ingest: bool) -> None:
+    def add(self, run_ids: Sequence[UUID], *, ingest: bool, due: float) -> None:
         self.ingest = self.ingest or ingest
         self.run_ids.update(run_ids[: MOST_PENDING - len(self.run_ids)])
+        self.due = min(self.due, due)
 
 
 class Publisher:
-    """A thread that publishes hints; callers only leave them here."""
+    """A thread that publishes hints; callers only leave them here.
+
+    One message has all events ingested that are there. So of those that are sent one right after the other, the first
+    is told at once, and the others together: else each would occupy a worker that finds nothing left to do.
+    """
 
     def __init__(self, app: Any) -> None:
         self._app = app
         self._hints: dict[str, _Hint] = {}
+        self._told: dict[str, float] = {}  #: by queue: when it was last told that events wait
         self._changed = threading.Condition()
         self._idle = True
         self._thread: threading.Thread | None = None
@@ -171,8 +180,13 @@ class Publisher:
     def add(self, queue: str, run_ids: Sequence[UUID], *, ingest: bool) -> None:
         """Have the workers of *queue* told."""
         with self._changed:
-            self._hints.setdefault(queue, _Hint()).add(run_ids, ingest=ingest)
-            self._changed.notify_all()
+            hint, due = self._hints.setdefault(queue, _Hint()), 0.0
+            if ingest and not run_ids and queue in self._told:
+                due = self._told[queue] + INGEST_PAUSE
+            is_sooner = due < hint.due
+            hint.add(run_ids, ingest=ingest, due=due)
+            if is_sooner:
+                self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="durable-publisher", daemon=True)
                 self._thread.start()
@@ -188,13 +202,7 @@ class Publisher:
     def _run(self) -> None:
         failures = 0
         while True:
-            with self._changed:
-                self._idle = True
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._hints)
-                self._idle = False
-                queue = next(iter(self._hints))
-                hint = self._hints.pop(queue)
+            queue, hint = self._next()
             try:
                 self._publish(queue, hint)
                 failures = 0
@@ -205,6 +213,20 @@ class Publisher:
                 self.add(queue, list(hint.run_ids), ingest=hint.ingest)
                 # Of a long outage, 2**failures would be too large for a float and end the thread.
                 time.sleep(min(LONGEST_PAUSE, 0.1 * 2 ** min(failures, 10)))
+
+    def _next(self) -> tuple[str, _Hint]:
+        """Wait until a hint is due, and take it."""
+        with self._changed:
+            self._idle = True
+            self._changed.notify_all()
+            while (pause := min((hint.due for hint in self._hints.values()), default=math.inf) - time.monotonic()) > 0:
+                self._changed.wait(None if pause == math.inf else pause)
+            self._idle = False
+            queue = min(self._hints, key=lambda queue: self._hints[queue].due)
+            hint = self._hints.pop(queue)
+            if hint.ingest:
+                self._told[queue] = time.monotonic()
+            return queue, hint
 
     def _publish(self, queue: str, hint: _Hint) -> None:
         run_ids = [str(run_id) for run_id in hint.run_ids]

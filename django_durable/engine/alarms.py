@@ -19,7 +19,7 @@ from .transactions import connection
 
 logger = logging.getLogger("django_durable")
 
-NEAR = 1.7  #: seconds; timers farther away are the scheduler's
+NEAR = 1.8  #: seconds; timers farther away are the scheduler's
 _LATE = 0.003  #: seconds; the database's clock, which decides, may be a little behind this process's
 
 

@@ -32,7 +32,7 @@ from .transactions import alias, connection
 logger = logging.getLogger("django_durable")
 
 BATCH = 200  #: due runs handled at once
-POLL = 1.6  #: seconds between two looks, if nothing is known to be due sooner; nearer timers are kept by their process
+POLL = 1.7  #: seconds between two looks, if nothing is known to be due sooner; nearer timers are kept by their process
 LEADERSHIP = datetime.timedelta(seconds=1.95)  #: how long a silent leader keeps the others waiting
 DEPUTYSHIP = datetime.timedelta(seconds=20)  #: the same of the one who watches the leader
 SOONEST = 0.02  #: seconds between two looks at least, so that what is due meanwhile is handled together

@@ -205,6 +205,38 @@ def test_hints_that_wait_for_the_broker_become_one_message_for_each_queue() -> N
     assert mail == ("mail", [str(runs[2])], False)
 
 
+def test_of_events_in_quick_succession_the_first_is_told_at_once_and_the_others_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("django_durable.drivers.celery.INGEST_PAUSE", 0.5)
+    broker, began = Broker(), time.monotonic()
+    publisher = Publisher(broker)
+    publisher.add("celery", [], ingest=True)
+    assert broker.asked.acquire(timeout=10)
+    assert time.monotonic() - began < 0.5
+
+    for _ in range(50):
+        publisher.add("celery", [], ingest=True)
+    publisher.flush(timeout=10)
+
+    assert time.monotonic() - began >= 0.5
+    assert broker.messages == [("celery", [], True)] * 2
+
+
+def test_a_run_that_is_ready_does_not_wait_for_events_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_durable.drivers.celery.INGEST_PAUSE", 60.0)
+    broker, run = Broker(), uuid4()
+    publisher = Publisher(broker)
+    publisher.add("celery", [], ingest=True)
+    assert broker.asked.acquire(timeout=10)
+
+    publisher.add("celery", [], ingest=True)
+    publisher.add("celery", [run], ingest=False)
+    publisher.flush(timeout=10)
+
+    assert broker.messages[1:] == [("celery", [str(run)], True)]
+
+
 def test_many_ids_are_spread_over_messages_of_which_one_asks_for_ingest() -> None:
     broker, runs = Broker(), [uuid4() for _ in range(2 * IDS_IN_A_MESSAGE + 1)]
     publisher = Publisher(broker)
