@@ -51,7 +51,7 @@ IDS_IN_A_MESSAGE = 100
 LONGEST_QUEUE = 255  #: characters of a queue's name
 PICKLES = frozenset({"pickle", "application/x-python-serialize"})
 MOST_PENDING = 1_000  #: ids that wait for a broker that does not answer; the scheduler hints the others
-INGEST_PAUSE = 0.005  #: seconds between two messages that say only that events wait
+INGEST_PAUSE = 0.01  #: seconds between two messages that say only that events wait
 LONGEST_PAUSE = 5.0  #: seconds between attempts to reach a broker that is down
 STOP_SECONDS = 3.0  #: how long an embedded worker waits for its turns to end
 
