@@ -34,7 +34,7 @@ logger = logging.getLogger("django_durable")
 BATCH = 200  #: due runs handled at once
 POLL = 1.7  #: seconds between two looks, if nothing is known to be due sooner; nearer timers are kept by their process
 LEADERSHIP = datetime.timedelta(seconds=1.95)  #: how long a silent leader keeps the others waiting
-DEPUTYSHIP = datetime.timedelta(seconds=20)  #: the same of the one who watches the leader
+DEPUTYSHIP = datetime.timedelta(seconds=13)  #: the same of the one who watches the leader: shorter than a lease
 SOONEST = 0.02  #: seconds between two looks at least, so that what is due meanwhile is handled together
 BRIEF = 0.25  #: seconds for which any connection is kept
 LONG = 2.0  #: seconds for which PostgreSQL's connection is kept

@@ -96,7 +96,8 @@ def _following(
 
 def _leases(queue: str | None, run_ids: Sequence[UUID], follow: _Follow) -> Iterator[Lease]:
     """Claim the hinted runs, then ready ones, each when the one before is done, or in the commit that ended it."""
-    hints = deque(run_ids)
+    # A message that waited behind others names runs that were taken long ago: one look tells.
+    hints = deque(run_ids if len(run_ids) < 2 else get_store().claimable(run_ids))
     while hints:
         run_id = hints.popleft()
         hinted = _hinted(run_id)

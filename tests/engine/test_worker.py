@@ -499,3 +499,17 @@ def test_a_worker_that_is_told_to_stop_gives_back_the_run_that_it_had_claimed_ne
     assert taken == [0]
     assert statuses() == ["completed", "queued"]
     assert [queue for queue, _, _ in recorder.taken()] == ["default", "default"]
+
+
+def test_a_message_that_names_many_runs_that_were_taken_costs_two_looks(
+    engine: Engine, recorder: RecordingDriver
+) -> None:
+    engine.function()(lambda event, step: step.wait_for_event("reply", "test/reply", timeout="1d"))
+    durable.send_events(durable.Event("test/start") for _ in range(50))
+    work(None, ingest=True)
+    taken = list(Run.objects.values_list("id", flat=True))
+
+    with CaptureQueriesContext(connection) as queries:
+        work("default", taken)
+
+    assert len(queries) == 2

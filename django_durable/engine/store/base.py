@@ -32,7 +32,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import Case, F, Q, Value, When
+from django.db.models import Case, Exists, F, OuterRef, Q, Value, When
 
 from ...codecs import open_text
 from ...core import clock
@@ -56,11 +56,12 @@ from ..rows import (
     WaitRow,
 )
 from ..transactions import atomic, retried
-from .branches import CRASHED, BranchStore, after_crash
+from .branches import CRASHED, DEAD, READY_BRANCH, BranchStore, after_crash
 from .lookups import Lookups
 
 LEADER, DEPUTY = "scheduler", "scheduler deputy"  #: names of locks
 SETTLED = (StepStatus.COMPLETED.value, StepStatus.FAILED.value)
+READY = Q(status=RunStatus.QUEUED, held_by=None, ready_at__lte=DatabaseNow())
 MOST_REHINTS = 60  #: times the first pause lies between two hints at most
 
 
@@ -86,25 +87,30 @@ class Store(Lookups, BranchStore):
     @retried
     def claim(self, run_id: UUID, *, owner: str, lease: datetime.timedelta) -> Claim | None:
         """Claim that run, if it is ready or its owner's lease is dead."""
-        ready = Q(status=RunStatus.QUEUED, held_by=None, ready_at__lte=DatabaseNow())
-        dead = Q(status=RunStatus.RUNNING, next_at__lte=DatabaseNow())
-        return self._claim(ready | dead, run_id, owner, lease)
+        return self._claim(READY | DEAD, run_id, owner, lease)
 
     @retried
     def claim_ready(
         self, queue: str | None, *, owner: str, lease: datetime.timedelta, functions: Sequence[str] | None = None
     ) -> Claim | None:
         """Claim the first ready run of *queue* (None: of any), and of *functions* if given; None if there is none."""
-        ready = Q(status=RunStatus.QUEUED, held_by=None, ready_at__lte=DatabaseNow())
         while True:
             runs = self._ready(queue)
             found = runs if functions is None else runs.filter(function_id__in=functions)
             run_id = found.values_list("id", flat=True).first()
             if run_id is None:
                 return None
-            claim = self._claim(ready, run_id, owner, lease)
+            claim = self._claim(READY, run_id, owner, lease)
             if claim is not None:
                 return claim
+
+    def claimable(self, run_ids: Sequence[UUID]) -> list[UUID]:
+        """Return which of these runs could be claimed now, or a branch of them."""
+        branches = Step.objects.using(self.alias).filter(
+            READY_BRANCH | DEAD, run_id=OuterRef("id"), kind=StepKind.BRANCH
+        )
+        found = set(self._runs(run_ids).filter(READY | DEAD | Exists(branches)).values_list("id", flat=True))
+        return [run_id for run_id in run_ids if run_id in found]
 
     def has_ready(self, queue: str | None) -> bool:
         """Tell whether a run of *queue* (None: of any) could be claimed now."""
@@ -119,7 +125,7 @@ class Store(Lookups, BranchStore):
         return self.has_events(), self.has_ready(queue)
 
     def _ready(self, queue: str | None) -> Any:
-        ready = Run.objects.using(self.alias).filter(status="queued", held_by=None, ready_at__lte=DatabaseNow())
+        ready = Run.objects.using(self.alias).filter(READY)
         return (ready if queue is None else ready.filter(queue=queue)).order_by("ready_at", "id")
 
     def _claim(self, condition: Q, run_id: UUID, owner: str, lease: datetime.timedelta) -> Claim | None:

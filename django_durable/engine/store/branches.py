@@ -38,6 +38,8 @@ from ..rows import MOST_CRASHES, STOPPING, AttemptRow, BranchEnd, Claim, Finishe
 from ..transactions import atomic, retried
 
 OPEN = (StepStatus.PLANNED.value, StepStatus.RUNNING.value, StepStatus.WAITING.value)
+READY_BRANCH = Q(kind=StepKind.BRANCH, status=StepStatus.PLANNED, next_at__isnull=False)
+DEAD = Q(status="running", next_at__lte=DatabaseNow())  #: a run or branch whose owner let the lease run out
 CRASHED = Q(status="running") & ~Q(owner__endswith=STOPPING)  #: of a run or branch that is taken over
 
 
@@ -69,13 +71,11 @@ class BranchStore(ABC):
         self, run_id: UUID, *, owner: str, lease: datetime.timedelta, group: bytes | None = None
     ) -> Claim | None:
         """Claim a branch of the run, or of one of its groups, that may go on or whose owner's lease is dead."""
-        ready = Q(status=StepStatus.PLANNED, next_at__isnull=False)
-        dead = Q(status=StepStatus.RUNNING, next_at__lte=DatabaseNow())
         with atomic():
             run = self._locked_run(run_id)
             if run is None:
                 return None
-            branches = self._steps(run_id).filter(ready | dead, kind=StepKind.BRANCH)
+            branches = self._steps(run_id).filter(READY_BRANCH | DEAD, kind=StepKind.BRANCH)
             found = branches.filter(**{"parent_key": group} if group else {}).order_by("ordinal", "planned_at").first()
             return self._claimed(run, found, owner, lease) if found else None
 
@@ -102,8 +102,7 @@ class BranchStore(ABC):
 
     def has_branch(self, run_id: UUID) -> bool:
         """Tell whether a branch of the run could be claimed now."""
-        ready = self._steps(run_id).filter(kind=StepKind.BRANCH, status=StepStatus.PLANNED, next_at__isnull=False)
-        return bool(ready.exists())
+        return bool(self._steps(run_id).filter(READY_BRANCH).exists())
 
     @retried
     def finish_branch(

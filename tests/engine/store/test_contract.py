@@ -469,6 +469,23 @@ def test_a_run_is_hinted_again_after_as_long_as_it_waited_already(store: Store, 
     assert columns(run)["next_at"] == pause
 
 
+def test_of_many_runs_one_look_tells_which_could_be_claimed(store: Store) -> None:
+    runs = {state: make_run(state) for state in STATES}
+    with_branch, dead_branch, waiting_branch = (make_run("waiting") for _ in range(3))
+    make_step(with_branch, "b", kind="branch", status="planned", next_at=in_seconds(60))
+    make_step(dead_branch, "b", kind="branch", status="running", next_at=in_seconds(-1))
+    make_step(waiting_branch, "b", kind="branch", status="waiting", next_at=in_seconds(60))
+    all_ids = [run.id for run in (*runs.values(), with_branch, dead_branch, waiting_branch)]
+
+    with CaptureQueriesContext(connections[store.alias]) as captured:
+        found = store.claimable(all_ids)
+
+    claimed = {state for state, run in runs.items() if store.claim(run.id, owner="me", lease=LEASE)}
+    assert claimed == {"queued", "dead"}
+    assert found == [run.id for state, run in runs.items() if state in claimed] + [with_branch.id, dead_branch.id]
+    assert len(captured) == 1
+
+
 def test_many_runs_cost_no_more_statements_to_hint_again(store: Store) -> None:
     counts = []
     for size in (1, 50):
