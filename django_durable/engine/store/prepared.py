@@ -21,6 +21,7 @@ else:
 
 _THRESHOLD = 1  #: executions of a statement on a connection before it is prepared
 
+_UNKNOWN: Any = object()  #: stands for the cursor of a connection that has executed one statement
 _KEPT = "_durable_cursor"  #: attribute of Django's connection, with the driver's one that the cursor belongs to
 
 
@@ -45,6 +46,10 @@ def hot_cursor(wrapper: BaseDatabaseWrapper) -> CursorWrapper:
     raw = wrapper.connection
     kept, cursor = getattr(wrapper, _KEPT, (None, None))
     if kept is not raw:
+        # A connection that is opened for one statement, as an idle scheduler's, is not worth a look.
+        setattr(wrapper, _KEPT, (raw, _UNKNOWN))
+        return wrapper.cursor()
+    if cursor is _UNKNOWN:
         cursor = _make_cursor(wrapper)
         setattr(wrapper, _KEPT, (raw, cursor))
     return wrapper.cursor() if cursor is None or wrapper.queries_logged else cursor

@@ -32,7 +32,24 @@ def new_connection() -> None:
     connection.close()
 
 
+def test_a_connection_of_one_statement_is_not_looked_at() -> None:
+    connection.ensure_connection()
+    statements: list[str] = []
+
+    def note(execute: Any, sql: str, *rest: Any) -> Any:
+        statements.append(sql)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(note):
+        execute("SELECT %(number)s::int")
+        assert statements == ["SELECT %(number)s::int"]
+        execute("SELECT %(number)s::int")
+
+    assert statements[1:] == ["SELECT pg_backend_pid()", "SELECT %(number)s::int"]
+
+
 def test_a_statement_is_prepared_when_it_comes_again() -> None:
+    execute("SELECT 1")
     execute("SELECT %(number)s::int + 1")
     assert prepared() == []
 
@@ -62,10 +79,10 @@ def test_behind_a_pooler_nothing_is_prepared(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_lost_connection_begins_anew() -> None:
-    execute("SELECT %(number)s::int", times=2)
+    execute("SELECT %(number)s::int", times=3)
     connection.close()
 
-    execute("SELECT %(number)s::int", times=2)
+    execute("SELECT %(number)s::int", times=3)
 
     assert prepared() == ["SELECT $1::int"]
 
