@@ -70,14 +70,13 @@ def _call_help(queue: str | None, claim: Claim, *, ingest: bool = False) -> None
 def _ingested(queue: str | None, should_stop: Callable[[], bool], ends: float, follow: _Follow) -> Iterator[Lease]:
     """Ingest for as long as a turn may take; another message goes on, so that a flood of events delays no run.
 
-    Claim a run that the last events made ready, and those that go on when it has ended.
+    Yield the claim on a run that the last events made ready.
     """
-    follow_ready = partial(follow, None)
-    for position, batch in enumerate(ingest_events(follow_ready)):
+    for position, batch in enumerate(ingest_events(partial(follow, None))):
         # What is ready in the queue that is worked on needs no message.
         announce(each for each in batch.ready if each.needs_message(queue))
         if batch.lease is not None:
-            yield from _chain(batch.lease, follow_ready)
+            yield from _with_branches(batch.lease)
         elif should_stop() or time.monotonic() > ends:
             return get_driver().wake(get_driver().default_queue(), ingest=True)
         elif position == 1 and queue is not None:
@@ -109,16 +108,11 @@ def _leases(queue: str | None, run_ids: Sequence[UUID], follow: _Follow) -> Iter
             hinted = hinted.successor
             if hinted is not None and hints:
                 hints.popleft()
-    while (ready := _first_ready(queue)) is not None:
-        yield from _chain(ready, partial(follow, None))
-
-
-def _chain(lease: Lease | None, follow: Callable[[], Following | None]) -> Iterator[Lease]:
-    """Yield the lease, and those of the runs that are claimed when it, and each of them, has ended."""
-    while lease is not None:
-        lease.following = follow
-        yield from _with_branches(lease)
-        lease = lease.successor
+    ready = _first_ready(queue)
+    while ready is not None:
+        ready.following = partial(follow, None)
+        yield from _with_branches(ready)
+        ready = ready.successor or _first_ready(queue)
 
 
 def _hinted(run_id: UUID) -> Lease | None:

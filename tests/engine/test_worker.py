@@ -501,6 +501,22 @@ def test_a_worker_that_is_told_to_stop_gives_back_the_run_that_it_had_claimed_ne
     assert [queue for queue, _, _ in recorder.taken()] == ["default", "default"]
 
 
+def test_a_run_that_a_message_names_goes_before_those_that_were_ready(
+    engine: Engine, recorder: RecordingDriver
+) -> None:
+    order: list[int] = []
+    engine.function()(lambda event, step: order.append(event.data["n"]))
+    durable.send_events(durable.Event("test/start", {"n": number}) for number in range(3))
+    list(ingest_events())
+    named = Run.objects.order_by("id")[2].id
+    durable.send_event("test/start", {"n": 3})
+
+    work("default", [named], ingest=True)
+
+    # What this worker has ingested itself, it has claimed already.
+    assert order == [3, 2, 0, 1]
+
+
 def test_a_message_that_names_many_runs_that_were_taken_costs_two_looks(
     engine: Engine, recorder: RecordingDriver
 ) -> None:
