@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,12 @@ import pytest
 from django.db import connections
 from django.test import TransactionTestCase
 
-from tests.databases import empty
+from tests.databases import empty, end_other_sessions
 from tests.servers import skip_without
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
+    from pytest_django.plugin import DjangoDbBlocker
 
 CORE = Path(__file__).parent / "core"
 ACCEPTANCE = Path(__file__).parent / "acceptance"
@@ -32,6 +34,16 @@ def _empty_databases(test: TransactionTestCase) -> None:
 
 
 TransactionTestCase._fixture_teardown = _empty_databases
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Let nobody else use the databases when they are dropped."""
+    yield
+    with django_db_blocker.unblock():
+        end_other_sessions(connections["default"])
+        # Django closes the connection that it set up with; the engine may have put another one in its place since.
+        connections["default"].close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -50,6 +50,14 @@ def url_of(settings: dict[str, Any]) -> str:
     return f"{scheme}://{credentials}{place}/{quote(str(settings['NAME']))}{'?' + query if query else ''}"
 
 
+def end_other_sessions(connection: BaseDatabaseWrapper) -> None:
+    """End the sessions of threads that outlive their tests: PostgreSQL refuses to drop a database while it has any."""
+    if connection.vendor == "postgresql":
+        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT pg_terminate_backend(pid) {others} AND backend_type = 'client backend'")
+
+
 def empty(connection: BaseDatabaseWrapper) -> None:
     """Delete all rows but those that migrating made, and let the package know, as Django's ``flush`` does.
 
