@@ -103,7 +103,7 @@ def _send(count: int) -> None:
 def _work(pipe: Any) -> None:
     """Be the worker of the flooded queue until every event is ingested."""
     _prepare()
-    from django_durable.engine.worker import work
+    from django_durable.engine.workers.work import work
     from django_durable.models import Event, Run
 
     before = _most_memory()
@@ -121,8 +121,8 @@ def _most_memory() -> int:
 def _probe(go_on: Callable[[], bool], times: int = 0) -> dict[str, Any]:
     """Do other work again and again; return how long a run takes from its start to its end, and an event to send."""
     import django_durable as durable
-    from django_durable.core import registry
-    from django_durable.engine.worker import work
+    from django_durable.core.functions import registry
+    from django_durable.engine.workers.work import work
 
     function = registry.get("project/beside")
     assert function is not None

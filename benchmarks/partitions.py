@@ -16,7 +16,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 import django_durable as durable
-from django_durable.engine.scheduler import Scheduler
+from django_durable.engine.scheduler.scheduler import Scheduler
 from django_durable.engine.store import get_store
 from django_durable.models import Run
 

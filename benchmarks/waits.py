@@ -14,14 +14,15 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from django_durable.core import clock
-from django_durable.core.expressions import MatchRule, match_rule
+from django_durable.core.events.conditions import MatchRule, match_rule
 from django_durable.core.ids import uuid7
-from django_durable.engine import event_keys, waits
-from django_durable.engine.event_keys import Arrival
-from django_durable.engine.ingest import ingest_events
-from django_durable.engine.rows import EventRow
+from django_durable.engine.events import index as event_keys
+from django_durable.engine.events.index import Arrival
+from django_durable.engine.steps import wait_for_event as waits
 from django_durable.engine.store import get_store
-from django_durable.engine.transactions import atomic
+from django_durable.engine.store.rows import EventRow
+from django_durable.engine.store.transactions import atomic
+from django_durable.engine.workers.ingest import ingest_events
 from django_durable.managers import DatabaseNow
 from django_durable.models import Event, MatchPath, Wait
 

@@ -10,17 +10,17 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, overload
 from uuid import UUID
 
-from .core.async_steps import AsyncStep
-from .core.encoding import register_type
-from .core.event_types import EventType
-from .core.events import CancelEvent, CompletionEvent, Event, FailureEvent
-from .core.functions import DurableFunction, function
-from .core.groups import RaceResult
-from .core.handles import RunHandle
-from .core.hooks import Middleware, RunContext, StepContext
+from .core.events.event_types import EventType
+from .core.events.events import CancelEvent, CompletionEvent, Event, FailureEvent
+from .core.functions.async_steps import AsyncStep
+from .core.functions.functions import DurableFunction, function
+from .core.functions.middleware import Middleware, RunContext, StepContext
+from .core.functions.run_handles import RunHandle
+from .core.functions.steps import Step, step
+from .core.functions.triggers import On, OnModel, OnSignal
+from .core.replay.groups import RaceResult
 from .core.retries import Exponential, Linear
-from .core.steps import Step, step
-from .core.triggers import On, OnModel, OnSignal
+from .core.values.encoding import register_type
 from .exceptions import (
     CodecError,
     ConfigurationError,
@@ -175,7 +175,7 @@ def send_events(events: Iterable[Event[Any]], *, outside_transaction: bool = Fal
 
         send_events(Event("app/post.created", {"id": post.pk}) for post in posts)
     """
-    from .engine.sending import send
+    from .engine.events.sending import send
 
     return send(events, outside_transaction=outside_transaction)
 
@@ -239,7 +239,7 @@ def send_signal(signal: str, data: Any = None) -> bool:
         if not send_signal(f"approve-{token}", {"approved": True}):
             raise Http404("This link was used already, or is too old")
     """
-    from .engine.signals import send
+    from .engine.steps.wait_for_signal import send
 
     return send(signal, data)
 
@@ -261,8 +261,8 @@ def cancel_run(run_id: UUID | str, reason: str = "") -> bool:
 
         cancel_run(run_id, "the order was withdrawn")
     """
-    from .engine.handles import run_id as parsed
-    from .engine.runs import cancel
+    from .engine.runs.ending import cancel
+    from .engine.runs.run_handles import run_id as parsed
 
     return cancel(parsed(run_id), reason)
 
@@ -274,7 +274,7 @@ def get_run(run_id: UUID | str) -> RunHandle[Any]:
 
         get_run(run_id).result(timeout="5s")
     """
-    from .core.handles import get
+    from .core.functions.run_handles import get
 
     return get(run_id)
 
@@ -311,8 +311,8 @@ def replay_runs(
 
         replay_runs(Run.objects.filter(status="failed").values_list("id", flat=True))
     """
-    from .engine.handles import run_id as parsed
-    from .engine.replays import replay_many
+    from .engine.runs.replays import replay_many
+    from .engine.runs.run_handles import run_id as parsed
 
     wanted = [parsed(run_id) for run_id in run_ids]
     new_ids = replay_many(wanted, data=data, from_step=from_step, confirmed=confirmed)
@@ -329,8 +329,8 @@ def resolve_wait(run_id: UUID | str, step: str | tuple[str, int], data: Any = No
 
         resolve_wait(run_id, "wait-for-approval", {"approved": True})
     """
-    from .engine.by_hand import resolve_wait
-    from .engine.handles import run_id as parsed
+    from .engine.runs.interventions import resolve_wait
+    from .engine.runs.run_handles import run_id as parsed
 
     return resolve_wait(parsed(run_id), step, data)
 
@@ -344,8 +344,8 @@ def time_out_wait(run_id: UUID | str, step: str | tuple[str, int]) -> bool:
 
         time_out_wait(run_id, "wait-for-approval")
     """
-    from .engine.by_hand import time_out_wait
-    from .engine.handles import run_id as parsed
+    from .engine.runs.interventions import time_out_wait
+    from .engine.runs.run_handles import run_id as parsed
 
     return time_out_wait(parsed(run_id), step)
 
@@ -357,8 +357,8 @@ def wake_run(run_id: UUID | str) -> bool:
 
         wake_run(run_id)
     """
-    from .engine.by_hand import wake_run
-    from .engine.handles import run_id as parsed
+    from .engine.runs.interventions import wake_run
+    from .engine.runs.run_handles import run_id as parsed
 
     return wake_run(parsed(run_id))
 
@@ -372,8 +372,8 @@ def retry_run(run_id: UUID | str) -> bool:
 
         retry_run(run_id)
     """
-    from .engine.by_hand import retry_now
-    from .engine.handles import run_id as parsed
+    from .engine.runs.interventions import retry_now
+    from .engine.runs.run_handles import run_id as parsed
 
     return retry_now(parsed(run_id))
 
@@ -387,7 +387,7 @@ def export_history(run_id: UUID | str) -> dict[str, Any]:
 
         Path("history.json").write_text(json.dumps(export_history(run_id)))
     """
-    from .engine.handles import run_id as parsed
-    from .engine.histories import export
+    from .engine.runs.histories import export
+    from .engine.runs.run_handles import run_id as parsed
 
     return export(parsed(run_id))

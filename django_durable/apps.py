@@ -28,9 +28,10 @@ class DurableConfig(AppConfig):
     def ready(self) -> None:
         """Find every app's ``durable.py``, then connect what starts and carries its functions."""
         from . import checks, model_events, model_references  # noqa: F401
-        from .core import handles, registry
+        from .core.functions import registry
+        from .core.functions import run_handles as handles
         from .drivers.base import get_driver
-        from .engine import handles as engine
+        from .engine.runs import run_handles as engine
 
         connection_created.connect(_use_write_ahead_log, dispatch_uid="django_durable.wal")
         post_migrate.connect(_forget_rows, sender=self, dispatch_uid="django_durable.rows")
@@ -53,7 +54,8 @@ def _use_write_ahead_log(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> N
 
 def _forget_rows(**kwargs: Any) -> None:
     """Forget which rows this process has seen: ``flush``, which tests use between them, deletes them."""
-    from .engine import event_keys, functions
+    from .engine.events import index as event_keys
+    from .engine.runs import catalog as functions
 
     functions.forget()
     event_keys.forget()

@@ -12,8 +12,9 @@ from django.db import connections
 
 from .codecs import get_codec
 from .conf import get_settings
-from .core import gotchas, registry
-from .core.functions import END_OPTIONS
+from .core.functions import registry
+from .core.functions.functions import END_OPTIONS
+from .core.gotchas import findings as gotchas
 from .drivers.base import get_driver
 from .exceptions import ConfigurationError
 from .middleware import get_hooks

@@ -17,8 +17,8 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from .conf import get_settings
-from .core import failures
-from .core.structures import dump
+from .core.values import errors as failures
+from .core.values.writing import dump
 from .exceptions import CodecError, ConfigurationError
 
 MARK = "codec:"  #: begins a sealed text

@@ -14,7 +14,7 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
 from .core.durations import parse_duration
-from .core.functions import ON_CODE_CHANGE
+from .core.functions.functions import ON_CODE_CHANGE
 from .core.retries import Backoff, ExceptionClasses, RetryPolicy, make_backoff
 from .exceptions import ConfigurationError, InvalidDuration
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     import datetime
     from collections.abc import Callable, Sequence
 
-    from .core.ops import Memo
+    from .core.replay.operations import Memo
 
 _MOST_NAMES = 20  #: steps that an error names
 

@@ -9,7 +9,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from .conf import get_settings
-from .core.hooks import Hooks, Middleware
+from .core.functions.middleware import Hooks, Middleware
 from .exceptions import ConfigurationError
 
 _hooks: dict[int, Hooks] = {}  #: by process, because a fork must not share its parent's instances

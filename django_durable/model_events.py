@@ -21,11 +21,11 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from django.dispatch import Signal
 
 from .conf import get_settings
-from .core import registry
-from .core.events import Event
-from .core.functions import DurableFunction
-from .core.triggers import Change, OnModel, OnSignal
-from .engine import sending
+from .core.events.events import Event
+from .core.functions import registry
+from .core.functions.functions import DurableFunction
+from .core.functions.triggers import Change, OnModel, OnSignal
+from .engine.events import sending
 from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from django.apps import apps
 from django.core.exceptions import FieldError, ObjectDoesNotExist, ValidationError
 from django.db import DEFAULT_DB_ALIAS, DataError, connections, models
 
-from .core import references
-from .core.references import Reference
-from .core.tags import Refused
+from .core.values import references
+from .core.values.references import Reference
+from .core.values.tags import Refused
 from .exceptions import StaleReference
 
 

@@ -10,8 +10,8 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from .core.ids import uuid7
-from .core.ops import StepKind as Kind
-from .core.ops import StepStatus as Status
+from .core.replay.operations import StepKind as Kind
+from .core.replay.operations import StepStatus as Status
 from .fields import PayloadField, PayloadJSONField
 from .managers import EventQuerySet, FunctionQuerySet, RunQuerySet, StepQuerySet, WaitQuerySet
 
@@ -197,7 +197,7 @@ class EventKey(models.Model):
 
 
 class Run(models.Model):
-    """One execution of a function. The table of its transitions is :mod:`django_durable.engine.store.base`."""
+    """One execution of a function. The table of its transitions is :mod:`django_durable.engine.store.portable.runs`."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     function = models.ForeignKey(Function, models.PROTECT, related_name="runs", db_index=False)

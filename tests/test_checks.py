@@ -12,8 +12,8 @@ from django.core.checks import CheckMessage, Info, run_checks
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_durable.core import registry
-from django_durable.core.functions import function
+from django_durable.core.functions import registry
+from django_durable.core.functions.functions import function
 from django_durable.drivers.base import BaseDriver
 
 

@@ -16,9 +16,9 @@ from django.dispatch import Signal
 from django.test.utils import CaptureQueriesContext
 
 from django_durable import model_events
-from django_durable.core import registry
-from django_durable.core.functions import function
-from django_durable.core.triggers import OnModel, OnSignal, Trigger
+from django_durable.core.functions import registry
+from django_durable.core.functions.functions import function
+from django_durable.core.functions.triggers import OnModel, OnSignal, Trigger
 from django_durable.exceptions import ConfigurationError, InvalidEvent
 from django_durable.models import Event, Run
 from tests.testapp.models import Author, Draft, Post, Review, Tag

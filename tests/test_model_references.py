@@ -13,7 +13,7 @@ from django.db.models.manager import EmptyManager
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.utils.functional import SimpleLazyObject
 
-from django_durable.core.encoding import decode, encode, event_data, plain, to_json
+from django_durable.core.values.encoding import decode, encode, event_data, plain, to_json
 from django_durable.exceptions import EncodingError
 from tests.testapp.models import Author, Draft, Post, Review
 

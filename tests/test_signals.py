@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 import django_durable as durable
 from django_durable import signals
-from django_durable.engine import runs
+from django_durable.engine.runs import ending as runs
 from django_durable.models import Function, Run
 from tests.engine.conftest import Engine, engine
 

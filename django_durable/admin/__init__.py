@@ -10,7 +10,7 @@ from django.contrib import admin
 from ..models import Event, Function, Run, Wait
 from .events import EventAdmin
 from .functions import FunctionAdmin
-from .runs import RunAdmin
+from .runs.pages import RunAdmin
 from .waits import WaitAdmin
 
 __all__ = ["EventAdmin", "FunctionAdmin", "RunAdmin", "WaitAdmin", "register"]

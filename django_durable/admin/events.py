@@ -13,9 +13,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..models import Event, Run, Step
-from .marks import NOTHING, moment_mark, status_mark
-from .pages import Fact, ReadOnlyAdmin, Table
-from .payloads import json_payload, printable
+from .shared.html import NOTHING, moment_mark, status_mark
+from .shared.pages import Fact, ReadOnlyAdmin, Table
+from .shared.payloads import json_payload, printable
 from .waits import as_uuid
 
 MOST = 100  #: rows in a table of an event's page

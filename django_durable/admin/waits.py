@@ -14,9 +14,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..models import Wait
-from .marks import NOTHING, moment_mark
-from .pages import Fact, ReadOnlyAdmin
-from .payloads import printable
+from .shared.html import NOTHING, moment_mark
+from .shared.pages import Fact, ReadOnlyAdmin
+from .shared.payloads import printable
 
 _FIELDS = ("id", "run", "kind", "name", "match", "expression", "expires_at", "created_at")
 

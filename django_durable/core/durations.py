@@ -6,7 +6,7 @@ import re
 import reprlib
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
-from django_durable.exceptions import InvalidDuration
+from ..exceptions import InvalidDuration
 
 Duration = str | float | int | timedelta
 

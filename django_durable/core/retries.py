@@ -10,15 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from django_durable.core.durations import LONGEST, Duration, parse_duration
-from django_durable.exceptions import (
-    ConfigurationError,
-    EncodingError,
-    InvalidDuration,
-    InvalidStep,
-    NonRetriable,
-    RetryAfter,
-)
+from ..exceptions import ConfigurationError, EncodingError, InvalidDuration, InvalidStep, NonRetriable, RetryAfter
+from .durations import LONGEST, Duration, parse_duration
 
 Backoff = Callable[[int, BaseException], Duration]
 """Chooses the delay before the next attempt from the number of failed ones so far (from 1) and the last error."""

@@ -15,7 +15,7 @@ from ..conf import get_settings
 from ..exceptions import ConfigurationError
 
 DRIVERS = {
-    "celery": "django_durable.drivers.celery.CeleryDriver",
+    "celery": "django_durable.drivers.celery.driver.CeleryDriver",
     "inline": "django_durable.drivers.inline.InlineDriver",
 }
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from uuid import UUID
 
-from ..engine.worker import work
+from ..engine.workers.work import work
 from .base import BaseDriver
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.core.management.commands.runserver import naiveip_re
 
-from ..core.events import check_sendable
+from ..core.events.events import check_sendable
 from ..exceptions import InvalidEvent
 
 MOST_RUNS = 1_000

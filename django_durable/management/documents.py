@@ -8,9 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from ..conf import get_settings
-from ..core.encoding import plain
-from ..core.failures import ErrorInfo, decode_error
-from ..core.functions import END_OPTIONS, DurableFunction
+from ..core.functions.functions import END_OPTIONS, DurableFunction
+from ..core.values.encoding import plain
+from ..core.values.errors import ErrorInfo, decode_error
 from ..drivers.base import get_driver
 from ..exceptions import EncodingError, RunNotFound
 from ..models import Run, Step

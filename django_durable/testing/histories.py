@@ -11,14 +11,14 @@ from typing import Any
 from django.utils import timezone
 
 from ..conf import get_settings
-from ..core import registry
-from ..core.async_replay import AsyncReplay, is_async
-from ..core.functions import DurableFunction
-from ..core.ops import Memo, Op
-from ..core.replay import Aborted, Completed, Outcome, Raised, Replay, Suspended
-from ..core.steps import RunInfo, Step
-from ..engine import histories
-from ..engine.histories import History
+from ..core.functions import registry
+from ..core.functions.functions import DurableFunction
+from ..core.functions.steps import RunInfo, Step
+from ..core.replay.async_replay import AsyncReplay, is_async
+from ..core.replay.operations import Memo, Op
+from ..core.replay.replay import Aborted, Completed, Outcome, Raised, Replay, Suspended
+from ..engine.runs import histories
+from ..engine.runs.histories import History
 from ..exceptions import StepKindMismatch, Suspend
 from ..middleware import get_hooks
 

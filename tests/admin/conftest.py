@@ -8,8 +8,8 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from django_durable.core import registry
-from django_durable.engine import functions
+from django_durable.core.functions import registry
+from django_durable.engine.runs import catalog as functions
 
 Staff = Callable[..., Client]
 

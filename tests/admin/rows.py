@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from django_durable.core import clock
-from django_durable.core.ops import step_key
+from django_durable.core.replay.operations import step_key
 from django_durable.models import ENDED, Event, Function, Run, Step, StepAttempt, Wait
 
 SECOND = datetime.timedelta(seconds=1)

@@ -14,14 +14,18 @@ from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.test import override_settings
 
 import django_durable as durable
-from django_durable.core import clock, registry
+from django_durable.core import clock
 from django_durable.core.durations import Duration, parse_duration
-from django_durable.core.failures import ErrorInfo, decode_error
-from django_durable.core.functions import DurableFunction
+from django_durable.core.functions import registry
+from django_durable.core.functions.functions import DurableFunction
+from django_durable.core.values.errors import ErrorInfo, decode_error
 from django_durable.drivers.base import BaseDriver, get_driver
-from django_durable.engine import company, event_keys, functions, leases
-from django_durable.engine.scheduler import SOONEST, Scheduler
-from django_durable.engine.worker import work
+from django_durable.engine.events import index as event_keys
+from django_durable.engine.leases import crash_isolation as company
+from django_durable.engine.leases import leases
+from django_durable.engine.runs import catalog as functions
+from django_durable.engine.scheduler.scheduler import SOONEST, Scheduler
+from django_durable.engine.workers.work import work
 from django_durable.models import Lock, Run, Step, StepAttempt
 
 

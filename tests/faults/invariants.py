@@ -15,7 +15,7 @@ from typing import Any
 from django.db import connections
 from django.db.models import Count, Exists, OuterRef
 
-from django_durable.engine.transactions import alias
+from django_durable.engine.store.transactions import alias
 from django_durable.models import Run, RunStatus, Step, StepKind, StepStatus, Wait
 
 Line = Mapping[str, Any]

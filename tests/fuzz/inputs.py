@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 NAMES = ["decimal", "datetime", "date", "time", "timedelta", "uuid", "bytes", "complex", "int"]
 NAMES += ["dict", "tuple", "set", "frozenset", "obj", "model", "codec"]
-CLASSES = ["django_durable.core.events.Event", "django_durable.core.failures.ErrorInfo", "os.system", "antigravity.Fly"]
+CLASSES = ["django_durable.core.events.events.Event", "django_durable.core.values.errors.ErrorInfo"]
+CLASSES += ["os.system", "antigravity.Fly"]
 LEAVES = ["1.5", "1e999999999", "2030-01-01", "2030-01-01T09:00:00+01:00", "10:00", "0xff", "YWI=", "a/b", "UTC"]
 LABELS = ["auth.user", "django_durable.run", "testapp.author", "x"]
 

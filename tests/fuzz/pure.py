@@ -13,14 +13,14 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from django_durable.admin.forms import _data_field
-from django_durable.core import encoding
+from django_durable.admin.runs.forms import _data_field
 from django_durable.core.durations import bounded, describe, parse_duration, parse_moment
-from django_durable.core.expressions import compile_condition, match_rule
-from django_durable.core.failures import ErrorInfo, decode_error, encode_error
-from django_durable.core.match_keys import index_key, lookup, parse_path
+from django_durable.core.events.conditions import compile_condition, match_rule
+from django_durable.core.events.match_keys import index_key, lookup, parse_path
 from django_durable.core.retries import make_backoff
-from django_durable.engine import histories
+from django_durable.core.values import encoding
+from django_durable.core.values.errors import ErrorInfo, decode_error, encode_error
+from django_durable.engine.runs import histories
 from django_durable.exceptions import (
     ConfigurationError,
     DurableError,

@@ -10,13 +10,16 @@ from django.db import connection, transaction
 from django.test import override_settings
 
 import django_durable as durable
-from django_durable.core import clock, registry
-from django_durable.core.encoding import from_json
+from django_durable.core import clock
+from django_durable.core.functions import registry
 from django_durable.core.ids import uuid7
-from django_durable.drivers.celery import work_on
-from django_durable.engine import event_keys, functions, replays
-from django_durable.engine.ingest import ingest_events
-from django_durable.engine.worker import work
+from django_durable.core.values.encoding import from_json
+from django_durable.drivers.celery.driver import work_on
+from django_durable.engine.events import index as event_keys
+from django_durable.engine.runs import catalog as functions
+from django_durable.engine.runs import replays
+from django_durable.engine.workers.ingest import ingest_events
+from django_durable.engine.workers.work import work
 from django_durable.exceptions import DurableError, EncodingError, InvalidEvent
 from django_durable.models import Event, Run, RunStatus
 from tests.databases import empty

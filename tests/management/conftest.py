@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from django.core.management import ManagementUtility
 
-from django_durable.core import registry
-from django_durable.core.events import Event
-from django_durable.core.functions import function
-from django_durable.core.steps import Step
-from django_durable.engine import functions
+from django_durable.core.events.events import Event
+from django_durable.core.functions import registry
+from django_durable.core.functions.functions import function
+from django_durable.core.functions.steps import Step
+from django_durable.engine.runs import catalog as functions
 from tests.management.processes import DurableProcess
 
 

@@ -21,10 +21,11 @@ import pytest
 from django.conf import settings
 
 import django_durable as durable
-from django_durable.core import encoding, registry
 from django_durable.core.durations import Duration
-from django_durable.core.failures import ErrorInfo
-from django_durable.core.functions import DurableFunction
+from django_durable.core.functions import registry
+from django_durable.core.functions.functions import DurableFunction
+from django_durable.core.values import encoding
+from django_durable.core.values.errors import ErrorInfo
 from django_durable.models import Run, Step
 from tests.engine.conftest import Engine, engine, failure_of, other_database
 from tests.scenarios.twins import plain_twin

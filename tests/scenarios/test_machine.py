@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import django_durable as durable
-from django_durable.core import clock, encoding, registry
+from django_durable.core import clock
+from django_durable.core.functions import registry
+from django_durable.core.values import encoding
 from django_durable.drivers.base import get_driver
-from django_durable.engine.scheduler import Scheduler
-from django_durable.engine.worker import work
+from django_durable.engine.scheduler.scheduler import Scheduler
+from django_durable.engine.workers.work import work
 from django_durable.models import ENDED, Lock, Run, Step, Wait
 from tests.databases import empty
 from tests.engine.conftest import Engine, RecordingDriver

@@ -10,7 +10,7 @@ import pytest
 from django.db import transaction
 
 import django_durable as durable
-from django_durable.core.steps import step as durable_step
+from django_durable.core.functions.steps import step as durable_step
 from django_durable.models import Event, Run
 from tests.scenarios.conftest import Play
 from tests.testapp.models import Tag

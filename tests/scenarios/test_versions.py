@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import django_durable as durable
-from django_durable.core import registry
+from django_durable.core.functions import registry
 from tests.scenarios.conftest import Play
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import django_durable as durable
-from django_durable.engine import signals
+from django_durable.engine.steps import wait_for_signal as signals
 from django_durable.models import Wait
 from tests.scenarios.conftest import Play
 

@@ -12,8 +12,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 import django_durable as durable
-from django_durable.core import registry
-from django_durable.core.functions import DurableFunction
+from django_durable.core.functions import registry
+from django_durable.core.functions.functions import DurableFunction
 from django_durable.models import Run
 from django_durable.testing import Asked, Report, replay_history
 from tests.engine.conftest import Engine

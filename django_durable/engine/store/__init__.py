@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import functools
 
-from django.db import connections
+from django import db
 
-from ..transactions import alias
-from .base import Store
+from .portable.runs import Store
+from .transactions import alias
 
 
 def get_store() -> Store:
     """Return the store of the durable database."""
     name = alias()
-    return _store(name, connections[name].vendor)
+    return _store(name, db.connections[name].vendor)
 
 
 @functools.cache
 def _store(name: str, vendor: str) -> Store:
     if vendor == "postgresql":
-        from .postgresql import PostgreSQLStore
+        from .postgresql.store import PostgreSQLStore
 
         return PostgreSQLStore(name)
     return Store(name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ...engine import runs
+from ...engine.runs import ending as runs
 from ..arguments import run_id
 from ..documents import find_run, run_document
 from ..outputs import Output

@@ -18,8 +18,8 @@ from django.urls import NoReverseMatch, reverse
 
 from ...conf import get_settings
 from ...drivers.base import get_driver
-from ...drivers.celery import CeleryDriver, embedded_worker
-from ...engine import scheduler
+from ...drivers.celery.driver import CeleryDriver, embedded_worker
+from ...engine.scheduler import scheduler
 from ..arguments import Address, address
 from ..outputs import Output, facts
 from ..stopping import stop_on_signals

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from ...engine import histories
+from ...engine.runs import histories
 from ..arguments import run_id
 from ..outputs import Output
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from ...core import registry
+from ...core.functions import registry
 from ..documents import function_document
 from ..outputs import Output, table
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from ...engine import replays
+from ...engine.runs import replays
 from ..arguments import json_value, run_id
 from ..documents import find_run, run_document
 from ..outputs import Output

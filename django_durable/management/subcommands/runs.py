@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ...conf import get_settings
-from ...core import registry
+from ...core.functions import registry
 from ...models import Function, Run, RunStatus
 from ..arguments import limit
 from ..documents import error_line, run_document

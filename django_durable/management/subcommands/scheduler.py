@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from ...engine import scheduler
+from ...engine.scheduler import scheduler
 from ..outputs import Output
 from ..stopping import stop_on_signals
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from ...core.events import Event
-from ...engine import sending
+from ...core.events.events import Event
+from ...engine.events import sending
 from ..arguments import event_name, json_object
 from ..outputs import Output
 

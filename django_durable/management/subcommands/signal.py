@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ...engine import signals
+from ...engine.steps import wait_for_signal as signals
 from ..arguments import json_value
 from ..outputs import Output
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ...engine import by_hand
+from ...engine.runs import interventions as by_hand
 from ..arguments import run_id
 from ..documents import find_run, run_document
 from ..outputs import Output

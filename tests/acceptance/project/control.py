@@ -12,8 +12,9 @@ from django.db.models import F, Q
 
 import django_durable as durable
 from django_durable.drivers.base import get_driver
-from django_durable.engine import functions, transactions
-from django_durable.engine.scheduler import Scheduler
+from django_durable.engine.runs import catalog as functions
+from django_durable.engine.scheduler.scheduler import Scheduler
+from django_durable.engine.store import transactions
 from django_durable.managers import DatabaseNow
 from django_durable.models import Event, Lock, Run, RunStatus, Step, StepKind, StepStatus, Wait
 from tests.faults import invariants

@@ -15,7 +15,7 @@ from django.db import connection
 import django_durable as durable
 from django_durable import AsyncStep, Event, FailureEvent, Step
 from django_durable.core import clock, fault_points
-from django_durable.core.steps import current_step
+from django_durable.core.functions.steps import current_step
 
 from .ledger import lines, write, written
 

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 import django_durable as durable
 from django_durable.drivers.base import get_driver
-from django_durable.engine.transactions import atomic
+from django_durable.engine.store.transactions import atomic
 from django_durable.models import Lock, Run, RunStatus, Step, StepStatus, Wait
 
 EMAIL = "ann@example.com"

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.db import connection, connections
 
-from django_durable.core import registry
+from django_durable.core.functions import registry
 
 from . import celery_app, control, faults, points
 from .ledger import write
@@ -71,7 +71,7 @@ def site(name: str, embedded: bool, changes: dict[str, Any]) -> list[int]:
     _change(name, **changes)
     with contextlib.ExitStack() as stack:
         if embedded:
-            from django_durable.drivers.celery import embedded_worker
+            from django_durable.drivers.celery.driver import embedded_worker
 
             control.migrate()
             stack.enter_context(embedded_worker())

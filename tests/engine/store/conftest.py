@@ -9,9 +9,9 @@ import pytest
 from django.db import connection
 
 from django_durable.core import clock
-from django_durable.core.ops import StepKind, StepStatus, step_key
-from django_durable.engine.rows import Claim, StepRow
-from django_durable.engine.store.base import Store
+from django_durable.core.replay.operations import StepKind, StepStatus, step_key
+from django_durable.engine.store.portable.runs import Store
+from django_durable.engine.store.rows import Claim, StepRow
 from django_durable.models import Function, Run, Step, StepAttempt, Wait
 
 LEASE = datetime.timedelta(seconds=100)
@@ -39,7 +39,7 @@ def store(request: pytest.FixtureRequest, db: None) -> Store:
     """Give each implementation that this database has."""
     if request.param == "portable":
         return Store("default")
-    from django_durable.engine.store.postgresql import PostgreSQLStore
+    from django_durable.engine.store.postgresql.store import PostgreSQLStore
 
     return PostgreSQLStore("default")
 

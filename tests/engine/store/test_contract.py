@@ -14,9 +14,9 @@ from django.test.utils import CaptureQueriesContext
 
 from django_durable.core import clock
 from django_durable.core.ids import uuid7
-from django_durable.core.ops import StepKind, StepStatus
-from django_durable.engine.events import event_row
-from django_durable.engine.rows import (
+from django_durable.core.replay.operations import StepKind, StepStatus
+from django_durable.engine.store.portable.runs import Store
+from django_durable.engine.store.rows import (
     LONGEST_TEXT,
     STOPPING,
     AttemptRow,
@@ -26,7 +26,7 @@ from django_durable.engine.rows import (
     Resolution,
     WaitRow,
 )
-from django_durable.engine.store.base import Store
+from django_durable.engine.store.stored_events import event_row
 from django_durable.managers import DatabaseNow
 from django_durable.models import Event, Run, Step, StepAttempt, Wait
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import django_durable
-from django_durable.core.functions import function
+from django_durable.core.functions.functions import function
 from django_durable.models import Run, Step
 from tests.management.conftest import Durable
 

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 import django_durable
-from django_durable.core.functions import function
+from django_durable.core.functions.functions import function
 from django_durable.models import Run, Step
 from tests.management.conftest import Durable
 

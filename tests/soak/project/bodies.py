@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import django_durable as durable
-from django_durable.core.hooks import StepContext
-from django_durable.engine.leases import Lease
+from django_durable.core.functions.middleware import StepContext
+from django_durable.engine.leases.leases import Lease
 from tests.scenarios.programs import RETRIES, Wait, World
 
 from .models import Effect

@@ -1,0 +1,1 @@
+"""What does the admin show of a run, and let staff do to it?"""

@@ -1,0 +1,1 @@
+"""Which mistakes in a handler's source does replay punish?"""

@@ -1,0 +1,1 @@
+"""How does a handler run over what is recorded?"""

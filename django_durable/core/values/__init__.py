@@ -1,0 +1,1 @@
+"""How is a Python value recorded as text, and read back?"""

@@ -1,0 +1,1 @@
+"""How does Celery carry a wake-up?"""

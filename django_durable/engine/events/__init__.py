@@ -1,0 +1,1 @@
+"""How does an event come in, and get found?"""

@@ -1,0 +1,98 @@
+"""Which turns this process may have under way at the same time.
+
+When a process dies, each run that it had under way may be the cause, and each counts a crash. The more often a run has
+crashed, the fewer turns may be beside it: so those that only stood near the culprit record something, and are cleared,
+and a run that fails as poisoned was alone in its process when that died for the last time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ..store.rows import MOST_CRASHES
+from .leases import Lease
+
+PAUSE = 1.0  #: seconds between two looks whether the worker was told to stop
+FEWER = 10  #: with each crash, the turns that may be in its company are divided by this
+
+
+def most_with(crashes: int) -> int:
+    """Return how many turns a process may have under way with a run that crashed so often: itself alone at last."""
+    if crashes < 2:
+        return sys.maxsize  # One death says next to nothing, and what was in flight must go on as it was.
+    return int(FEWER ** max(0, MOST_CRASHES - 1 - crashes))
+
+
+class Company:
+    """The turns that this process has under way, and those that wait until there are few enough."""
+
+    def __init__(self) -> None:
+        self._present: set[Lease] = set()
+        self._suspects: set[Lease] = set()  #: of those that are present
+        self._waiting: set[Lease] = set()
+        self._changed = threading.Condition()
+
+    def is_open(self) -> bool:
+        """Tell whether the process may claim another run: none waits for company to go, or would have too much."""
+        return not self._waiting and len(self._present) < self._most()
+
+    def wait_until_open(self, should_stop: Callable[[], bool]) -> bool:
+        """Wait until the process may claim another run; False if it is told to stop."""
+        with self._changed:
+            while not self.is_open() and not should_stop():
+                self._changed.wait(PAUSE)
+            return not should_stop()
+
+    def admits(self, lease: Lease) -> bool:
+        """Let a claimed run in if it may be; else it waits, and no other is claimed before it."""
+        with self._changed:
+            if len(self._present) >= min(self._most(), most_with(lease.crashes)):
+                self._waiting.add(lease)
+                return False
+            self._waiting.discard(lease)
+            self._present.add(lease)
+            if most_with(lease.crashes) < sys.maxsize:
+                self._suspects.add(lease)
+            return True
+
+    def leave(self, lease: Lease) -> None:
+        """Note that the run's turn is over, or that it waits no more."""
+        with self._changed:
+            for leases in (self._present, self._suspects, self._waiting):
+                leases.discard(lease)
+            self._changed.notify_all()
+
+    @contextmanager
+    def of(self, lease: Lease, should_stop: Callable[[], bool]) -> Iterator[bool]:
+        """Wait, and keep the lease, until the run may go on; yield False if the worker is told to stop first."""
+        try:
+            yield self.admits(lease) or self._waited(lease, should_stop)
+        finally:
+            self.leave(lease)
+
+    def _waited(self, lease: Lease, should_stop: Callable[[], bool]) -> bool:
+        lease.keep(should_stop)
+        try:
+            with self._changed:
+                while not self.admits(lease):
+                    if should_stop():
+                        return False
+                    self._changed.wait(PAUSE)
+            return True
+        finally:
+            lease.drop()
+
+    def _most(self) -> int:
+        return min((most_with(lease.crashes) for lease in self._suspects), default=sys.maxsize)
+
+
+_companies: dict[int, Company] = {}
+
+
+def company() -> Company:
+    """Return that of this process."""
+    return _companies.get(os.getpid()) or _companies.setdefault(os.getpid(), Company())

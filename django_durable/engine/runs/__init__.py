@@ -1,0 +1,1 @@
+"""How does a run start, end, and get changed from outside?"""

@@ -1,0 +1,130 @@
+"""What the end of a run sets off: what its function's ``on_failure`` and the like name, and whoever listens to ends.
+
+Both learn of it by one event of the engine, which is stored in the ending commit, and only if there is somebody to
+tell: so an end that nobody follows costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from ...core.functions import registry
+from ...core.functions.functions import END_OPTIONS
+from ...core.replay.operations import return_annotation
+from ...core.values import encoding
+from ...exceptions import ConfigurationError, EncodingError
+from ...models import Event, Run, RunStatus
+from ..events import sending
+from ..store import stored_events as events
+from ..store.rows import EventRow
+from ..store.transactions import alias
+from . import catalog as functions
+from .catalog import Startable
+
+logger = logging.getLogger("django_durable")
+
+_OPTIONS = dict(zip((RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.COMPLETED), END_OPTIONS, strict=True))
+_NAMES = dict(zip(_OPTIONS, (events.FAILED, events.CANCELLED, events.COMPLETED), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended: with what output or error, as JSON text."""
+
+    run_id: UUID
+    status: str
+    output: str | None = None
+    error: str | None = None
+    has_branches: bool = False  #: whether branches may be open
+    unused: tuple[bytes, ...] = ()  #: keys of memos that the last pass did not ask for
+
+
+@dataclass(frozen=True, slots=True)
+class Sequel:
+    """What follows the end of a run of *function_id*: a run of *handler*, and runs of those who listen to *name*."""
+
+    function_id: str
+    name: str
+    handler: Startable | None
+    is_heard: bool
+
+
+def sequel_of(function_id: str, status: str, trigger: str | None) -> Sequel | None:
+    """Return what follows when a run, started by the event named *trigger*, ends with *status*; None if nothing does.
+
+    Nothing follows a run that was itself started by a lifecycle event: that might go on for ever.
+    """
+    ending = RunStatus(status)
+    if trigger in events.LIFECYCLE or ending not in _NAMES:
+        return None
+    handler = _handler(function_id, _OPTIONS[ending])
+    is_heard = functions.is_heard(_NAMES[ending])
+    return Sequel(function_id, _NAMES[ending], handler, is_heard) if handler or is_heard else None
+
+
+def _handler(function_id: str, option: str) -> Startable | None:
+    function = functions.known(function_id)
+    try:
+        return functions.end_function(function, option) if function else None
+    except ConfigurationError:
+        logger.exception("A run of %s ended, and what %s names is not in the code", function_id, option)
+        return None
+
+
+def tell(sequel: Sequel, end: Ended, trigger: EventRow) -> Event:
+    """Store the event that tells of the end, in the ending commit; with listeners, it is ingested like any other."""
+    data = {
+        "function": sequel.function_id,
+        "run_id": str(end.run_id),
+        "event": events.portable(trigger),
+        **_details(sequel, end),
+    }
+    return sending.store_own(sequel.name, data, to_ingest=sequel.is_heard)
+
+
+def _details(sequel: Sequel, end: Ended) -> dict[str, Any]:
+    if sequel.name == events.COMPLETED:
+        return {"result": _result(sequel.function_id, end.output or "null")}
+    error = json.loads(end.error or "{}")
+    return {"error": error} if sequel.name == events.FAILED else {"reason": error.get("message", "")}
+
+
+def _result(function_id: str, output: str) -> Any:
+    """Return the output as an event's data holds it: objects of classes that are not registered as plain values."""
+    function = registry.get(function_id)
+    try:
+        value = encoding.decode(output, lambda: return_annotation(function.handler) if function else None)
+        return encoding.to_json(value, objects=False)
+    except EncodingError:
+        return encoding.plain(json.loads(output))
+
+
+def cancelled(run_ids: Iterable[UUID]) -> list[tuple[Sequel, EventRow, UUID]]:
+    """Return what follows the cancelling of these runs, with their triggers; costs a query only if anything may."""
+    if not functions.is_heard(events.CANCELLED) and not functions.any_ends("on_cancel"):
+        return []
+    runs = Run.objects.using(alias()).filter(id__in=list(run_ids)).select_related("event").defer("output", "error")
+    followed = []
+    for run in runs:
+        sequel = sequel_of(run.function_id, RunStatus.CANCELLED, run.event.name if run.event else None)
+        if sequel:
+            followed.append((sequel, events.trigger_of_run(run), run.id))
+    return followed
+
+
+def tell_of_invocation(child: Run, parent_trigger: EventRow | None) -> None:
+    """Store the event that tells of an invoked run, in the invoking commit, if anybody listens to it."""
+    if (parent_trigger and parent_trigger.name in events.LIFECYCLE) or not functions.is_heard(events.INVOKED):
+        return
+    data: Mapping[str, Any] = {
+        "function": child.function_id,
+        "run_id": str(child.id),
+        "parent_run_id": str(child.parent_id),
+        "event": {"data": json.loads(child.input or "{}")},
+    }
+    sending.store_own(events.INVOKED, dict(data), to_ingest=True)

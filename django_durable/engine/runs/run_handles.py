@@ -1,0 +1,96 @@
+"""What handles of runs ask of the engine: the other side of :mod:`django_durable.core.functions.run_handles`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+
+from ...codecs import open_text
+from ...conf import get_settings
+from ...core.events.events import is_storable
+from ...core.functions.functions import DurableFunction
+from ...core.functions.run_handles import RunState
+from ...core.values import encoding
+from ...core.values.coercion import fields_of
+from ...exceptions import InvalidEvent, RunNotFound
+from ...middleware import get_hooks
+from ...models import Run
+from ..events import sending
+from ..store import stored_events as events
+from ..store.step_names import StepName
+from ..store.transactions import alias, atomic, is_open
+from . import ending as runs
+from . import replays
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def run_id(id: object) -> UUID:
+    """Return the id of a run as it is stored; RunNotFound for what is no id."""
+    try:
+        return UUID(str(id))
+    except ValueError:
+        raise RunNotFound(id) from None
+
+
+def start(function: DurableFunction[Any, Any], data: Any, key: str | None, outside_transaction: bool) -> str:
+    """Start a run in the open transaction; where *key* started one before, return that one's id."""
+    if not outside_transaction:
+        sending.refuse_other_transaction(alias())
+    given = {} if data is None else fields_of(data)
+    text = encoding.encode(given, root="data", limit=get_settings().max_payload, objects=False)
+    if key is not None and not is_storable(key, 1_000):
+        raise InvalidEvent(f"{function.id}: the id of a start is text of 1 to 1,000 characters, not {key!r}")
+    start_key = None if key is None else events.digest(function.id, "start", key)
+    run = runs.new_run(function, input=text, start_key=start_key)
+    with atomic(savepoint=False):
+        first = _started_by(start_key)
+        if first is None:
+            runs.announce(runs.store_runs([run]))
+            first = _started_by(start_key)
+    return str(first or run.id)
+
+
+def _started_by(start_key: bytes | None) -> UUID | None:
+    if start_key is None:
+        return None
+    return Run.objects.using(alias()).filter(start_key=start_key).values_list("id", flat=True).first()
+
+
+def look(id: str) -> RunState:
+    """Return how the run stands."""
+    row = Run.objects.using(alias()).filter(id=run_id(id)).values_list("function_id", "status", "output", "error")
+    state = row.first()
+    if state is None:
+        raise RunNotFound(id)
+    function_id, status, output, error = state
+    return RunState(function_id, status, open_text(output), open_text(error))
+
+
+def cancel(id: str, reason: str) -> bool:
+    """Cancel the run; False if it had ended."""
+    return runs.cancel(run_id(id), reason)
+
+
+def replay(id: str, data: Any, from_step: StepName | None, confirmed: bool) -> str:
+    """Replay the run; return the new run's id."""
+    return str(replays.replay(run_id(id), data=data, from_step=from_step, confirmed=confirmed))
+
+
+def decode(value: Any) -> Any:
+    """Return the result that the project's hooks recorded as *value*."""
+    return get_hooks().decode(value)
+
+
+def is_in_transaction() -> bool:
+    """Tell whether a transaction is open on the durable database."""
+    return is_open(0)
+
+
+def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+    """Call from async code what uses the database, in the thread that has its connection."""
+    return sync_to_async(call)(*args, **kwargs)

@@ -1,0 +1,1 @@
+"""Which statement does it take, on PostgreSQL?"""

@@ -1,0 +1,1 @@
+"""How far does a run go now?"""
