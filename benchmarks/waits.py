@@ -16,9 +16,9 @@ from django.test.utils import CaptureQueriesContext
 from django_durable.core import clock
 from django_durable.core.events.conditions import MatchRule, match_rule
 from django_durable.core.ids import uuid7
-from django_durable.engine.events import index as event_keys
-from django_durable.engine.events.index import Arrival
-from django_durable.engine.steps import wait_for_event as waits
+from django_durable.engine.events import index
+from django_durable.engine.events.index import IndexedEvent
+from django_durable.engine.steps import wait_for_event
 from django_durable.engine.store import get_store
 from django_durable.engine.store.rows import EventRow
 from django_durable.engine.store.transactions import atomic
@@ -45,7 +45,7 @@ def figures() -> Iterator[Figure]:
         return
     synthetic.ensure_function()
     for name, rule in RULES.items():
-        event_keys.prepare_paths([name], rule.index_path)
+        index.prepare_paths([name], rule.index_path)
     before, size = 0, 1_000
     while size <= rows():
         _grow(before, size)
@@ -74,14 +74,14 @@ def _figures(name: str, rule: MatchRule, before: int, size: int) -> Iterator[Fig
 
     def match() -> None:
         number = next(numbers)
-        found = waits.match([_arrival(name, number)]).resolutions
+        found = wait_for_event.match([_arrival(name, number)]).resolutions
         assert [each.run_id for each in found] == [synthetic.id_of(number)]
 
     def look_back() -> None:
         number = first + next(numbers)
         with atomic():
             get_store().lock_names([name], shared=True)
-            found = waits.find_stored(_lookback(name, rule, number))
+            found = wait_for_event.find_stored(_lookback(name, rule, number))
         assert found is not None
         assert found.id == synthetic.id_of(number)
 
@@ -122,7 +122,7 @@ def _path(name: str) -> int:
     return MatchPath.objects.get(name=name).pk
 
 
-def _arrival(name: str, number: int) -> Arrival:
+def _arrival(name: str, number: int) -> IndexedEvent:
     """Return an event that the wait of that number is for; synthetic rows have keys of their own."""
     row = EventRow(
         id=uuid7(),
@@ -135,11 +135,11 @@ def _arrival(name: str, number: int) -> Arrival:
         ingested_at=None,
     )
     document = {"name": name, "data": row.data}
-    return Arrival(row=row, document=document, keys={(name, 0): synthetic.hash_of(number)})
+    return IndexedEvent(row=row, document=document, keys={(name, 0): synthetic.hash_of(number)})
 
 
-def _lookback(name: str, rule: MatchRule, number: int) -> waits.Lookback:
-    return waits.Lookback(
+def _lookback(name: str, rule: MatchRule, number: int) -> wait_for_event.Lookback:
+    return wait_for_event.Lookback(
         patterns=[name],
         rule=rule,
         keys=[synthetic.hash_of(number)],

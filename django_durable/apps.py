@@ -28,14 +28,13 @@ class DurableConfig(AppConfig):
     def ready(self) -> None:
         """Find every app's ``durable.py``, then connect what starts and carries its functions."""
         from . import checks, model_events, model_references  # noqa: F401
-        from .core.functions import registry
-        from .core.functions import run_handles as handles
+        from .core.functions import registry, run_handles
         from .drivers.base import get_driver
         from .engine.runs import run_handles as engine
 
         connection_created.connect(_use_write_ahead_log, dispatch_uid="django_durable.wal")
         post_migrate.connect(_forget_rows, sender=self, dispatch_uid="django_durable.rows")
-        handles.connect(engine)
+        run_handles.connect(engine)
         registry.locate_apps_by(_app_label)
         model_references.register()
         autodiscover_modules(_module_name())
@@ -54,11 +53,11 @@ def _use_write_ahead_log(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> N
 
 def _forget_rows(**kwargs: Any) -> None:
     """Forget which rows this process has seen: ``flush``, which tests use between them, deletes them."""
-    from .engine.events import index as event_keys
-    from .engine.runs import catalog as functions
+    from .engine.events import index
+    from .engine.runs import catalog
 
-    functions.forget()
-    event_keys.forget()
+    catalog.forget()
+    index.forget()
 
 
 def _module_name() -> str:

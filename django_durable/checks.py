@@ -14,7 +14,7 @@ from .codecs import get_codec
 from .conf import get_settings
 from .core.functions import registry
 from .core.functions.functions import END_OPTIONS
-from .core.gotchas import findings as gotchas
+from .core.gotchas import findings
 from .drivers.base import get_driver
 from .exceptions import ConfigurationError
 from .middleware import get_hooks
@@ -76,7 +76,7 @@ def check_handlers(**kwargs: Any) -> list[CheckMessage]:
     """Find what replay punishes in the source of handlers; ``# durable: ok`` on the line says that it is meant."""
     found: list[CheckMessage] = []
     for function in registry.functions():
-        for finding in gotchas.find(function.handler):
+        for finding in findings.find(function.handler):
             problem = f"{finding.message}. ({function.id}, {finding.file}:{finding.line})"
             found.append(Warning(problem, hint=finding.remedy, id=f"durable.{finding.kind}"))
     return found

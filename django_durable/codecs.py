@@ -17,7 +17,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from .conf import get_settings
-from .core.values import errors as failures
+from .core.values import errors
 from .core.values.writing import dump
 from .exceptions import CodecError, ConfigurationError
 
@@ -117,7 +117,7 @@ def match_secrets() -> tuple[bytes, ...]:
 
 def headline(error: BaseException) -> str:
     """Return one line for people that tells of an error; with a codec its class alone, as it is stored in clear."""
-    return failures.headline(error) if get_codec() is None else type(error).__qualname__
+    return errors.headline(error) if get_codec() is None else type(error).__qualname__
 
 
 def reason(error: Any) -> str:

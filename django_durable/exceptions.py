@@ -499,7 +499,7 @@ class LeaseLost(Interrupt):
     """Somebody else owns the run by now: cancelled, taken over or ended."""
 
 
-class Broken(Interrupt):
+class EngineFailed(Interrupt):
     """The engine itself failed while the handler ran; ``error`` says how. The handler is not to blame, nor to know."""
 
     def __init__(self, error: Exception) -> None:

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 import django_durable as durable
 from django_durable import signals
-from django_durable.engine.runs import ending as runs
+from django_durable.engine.runs import ending
 from django_durable.models import Function, Run
 from tests.engine.conftest import Engine, engine
 
@@ -80,7 +80,7 @@ def test_a_cancelled_run_and_its_children_tell_of_it_after_the_commit(engine: En
     durable.send_event("test/start")
     told.clear()
     with transaction.atomic():
-        runs.cancel(Run.objects.get(function="project/parent").id)
+        ending.cancel(Run.objects.get(function="project/parent").id)
         assert told == []
 
     assert sorted((values["function_id"], values["status"]) for _, values in told) == [

@@ -9,7 +9,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from django_durable.core.functions import registry
-from django_durable.engine.runs import catalog as functions
+from django_durable.engine.runs import catalog
 
 Staff = Callable[..., Client]
 
@@ -34,4 +34,4 @@ def staff(db: None) -> Staff:
 def empty_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the code without durable functions."""
     monkeypatch.setattr(registry, "_functions", {})
-    monkeypatch.setattr(functions, "_stored", set())
+    monkeypatch.setattr(catalog, "_stored", set())

@@ -16,9 +16,8 @@ from django.test import override_settings
 import django_durable as durable
 from django_durable.core import clock
 from django_durable.core.ids import uuid7
-from django_durable.engine.runs import ending as runs
-from django_durable.engine.runs import replays
-from django_durable.engine.store import stored_events as events
+from django_durable.engine.runs import ending, replays
+from django_durable.engine.store import stored_events
 from django_durable.models import Event, EventId, EventKey, MatchFailure, Run, Step, StepAttempt, Wait
 from tests.engine.conftest import Engine, failure_of
 
@@ -140,7 +139,7 @@ def test_the_engine_gives_a_discarded_value_to_nobody_but_key_holders(engine: En
     @engine.function()
     def fn(event: durable.Event, step: durable.Step) -> None:
         def cancelling() -> str:
-            runs.cancel(engine.run().id)
+            ending.cancel(engine.run().id)
             return SECRET
 
         step.run("late", cancelling)
@@ -381,7 +380,7 @@ def test_a_replay_takes_the_input_over(engine: Engine) -> None:
         replays.replay(child_run.id)
 
         assert engine.run().output == f'"{SECRET}"'
-        assert events.trigger_of_run(engine.run()).data == {"text": SECRET}
+        assert stored_events.trigger_of_run(engine.run()).data == {"text": SECRET}
     assert Step.objects.exists()
     assert SECRET not in stored("run", "step")
 
@@ -442,7 +441,7 @@ def test_a_cancelled_run_is_told_of_with_its_payloads_opened(engine: Engine, enc
         step.sleep("nap", "1d")
 
     run = engine.start({"text": SECRET})
-    runs.cancel(run.id, SECRET)
+    ending.cancel(run.id, SECRET)
 
     assert seen == [(SECRET, {"text": SECRET})]
     assert SECRET not in stored("event", "run")

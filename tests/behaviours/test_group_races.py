@@ -18,10 +18,9 @@ import django_durable as durable
 from django_durable.core import clock
 from django_durable.core.replay.operations import StepStatus
 from django_durable.engine.leases.leases import Lease
-from django_durable.engine.runs import ending as runs
-from django_durable.engine.runs import timers
+from django_durable.engine.runs import ending, timers
 from django_durable.engine.store import get_store
-from django_durable.engine.store.rows import BranchEnd, Claim, Finished, Following
+from django_durable.engine.store.rows import BranchEnd, Claim, EndResult, NextClaim
 from django_durable.engine.store.transactions import atomic
 from django_durable.engine.workers.advance import advance
 from django_durable.engine.workers.ingest import ingest_events
@@ -98,10 +97,10 @@ def claiming(run: Run, owner: str) -> Callable[[], Claim | None]:
     return partial(get_store().claim_branch, run.id, owner=owner, lease=LEASE)
 
 
-def finishing(claim: Claim, **values: Any) -> Callable[[], Finished | None]:
+def finishing(claim: Claim, **values: Any) -> Callable[[], EndResult | None]:
     """Return the end of a claimed branch, to be raced."""
     end = BranchEnd(**{"status": StepStatus.COMPLETED, "output": "1", **values})
-    return partial(runs.finish_branch, claim, end, None)
+    return partial(ending.finish_branch, claim, end, None)
 
 
 def status(run: Run) -> str:
@@ -209,7 +208,7 @@ def test_the_next_branch_goes_to_who_ended_one_or_to_who_asks(track: Track, unhi
     group_of(unhinted, 2)
     takers, balance = Counter[str](), Balance()
     for run in opened(SOME):
-        goes_on = partial(runs.finish_branch, claimed(run), DONE, Following("me", LEASE))
+        goes_on = partial(ending.finish_branch, claimed(run), DONE, NextClaim("me", LEASE))
 
         end, asked = track.race(balance.first(goes_on), balance.second(claiming(run, "other")))
 
@@ -240,7 +239,7 @@ def test_a_run_is_cancelled_while_a_branch_ends(track: Track, unhinted: Engine) 
     for run in opened(SOME):
         finish = finishing(claimed(run))
 
-        end, cancelled = track.race(balance.first(finish), balance.second(partial(runs.cancel, run.id)))
+        end, cancelled = track.race(balance.first(finish), balance.second(partial(ending.cancel, run.id)))
 
         ends[end is not None] += 1
         balance.note(first_won=end is not None)
@@ -314,7 +313,7 @@ def test_an_end_that_waited_for_a_takeover_changes_nothing(track: Track, unhinte
             taken.set()
             wait_until(lambda: somebody_waits_for_a_lock("transactionid"))
 
-    def end() -> Finished | None:
+    def end() -> EndResult | None:
         assert taken.wait(PATIENCE)
         return finishing(zombie)()
 

@@ -19,13 +19,12 @@ import django_durable as durable
 from django_durable.core import clock
 from django_durable.core.functions import registry
 from django_durable.core.ids import uuid7
-from django_durable.engine.events import index as event_keys
+from django_durable.engine.events import index
 from django_durable.engine.leases.leases import Lease
-from django_durable.engine.runs import ending as runs
-from django_durable.engine.runs import replays, timers
-from django_durable.engine.runs.ending import Ended
+from django_durable.engine.runs import ending, replays, timers
+from django_durable.engine.runs.ending import RunEnd
 from django_durable.engine.store import get_store
-from django_durable.engine.store.rows import Claim, Finished, Parking
+from django_durable.engine.store.rows import Claim, EndResult, Parking
 from django_durable.engine.store.transactions import atomic
 from django_durable.engine.workers.advance import advance
 from django_durable.engine.workers.ingest import ingest_events
@@ -288,9 +287,9 @@ def test_a_dead_worker_is_followed_by_one(track: Track, plain: None) -> None:
 def test_a_run_is_cancelled_or_ends(track: Track, plain: None) -> None:
     cancels, balance = 0, Balance()
     for run in started():
-        finish = partial(runs.finish, claimed(run), Ended(run.id, "completed", output="1"))
+        finish = partial(ending.finish, claimed(run), RunEnd(run.id, "completed", output="1"))
 
-        finished, cancelled = track.race(balance.first(finish), balance.second(partial(runs.cancel, run.id)))
+        finished, cancelled = track.race(balance.first(finish), balance.second(partial(ending.cancel, run.id)))
 
         ended = finished is not None
         assert ended is not cancelled
@@ -309,7 +308,7 @@ def test_a_run_is_cancelled_while_its_sleep_ends(track: Track, unhinted: Engine)
     clock.move(datetime.timedelta(hours=2))
 
     for run in runs_:
-        fire, cancel = partial(timers.fire, [run.id]), partial(runs.cancel, run.id)
+        fire, cancel = partial(timers.fire, [run.id]), partial(ending.cancel, run.id)
 
         _, cancelled = track.race(balance.first(fire), balance.second(cancel))
 
@@ -348,7 +347,7 @@ def test_a_write_that_waited_for_a_takeover_changes_nothing(track: Track, plain:
             taken.set()
             wait_until(lambda: somebody_waits_for_a_lock("transactionid"))
 
-    def write() -> Finished | None:
+    def write() -> EndResult | None:
         assert taken.wait(PATIENCE)
         return store.end(claim, "completed", output="1")
 
@@ -369,9 +368,9 @@ def test_a_child_that_ends_while_its_parent_is_cancelled_blocks_nobody(track: Tr
     for parent in started():
         turn(parent)
         run = Run.objects.get(parent=parent)
-        finish = partial(runs.finish, claimed(run), Ended(run.id, "completed", output="1"))
+        finish = partial(ending.finish, claimed(run), RunEnd(run.id, "completed", output="1"))
 
-        finished, cancelled = track.race(balance.first(finish), balance.second(partial(runs.cancel, parent.id)))
+        finished, cancelled = track.race(balance.first(finish), balance.second(partial(ending.cancel, parent.id)))
 
         ended = finished is not None
         ends[ended] += 1
@@ -391,7 +390,7 @@ def test_a_child_that_ends_when_its_time_is_over_settles_its_step_once(track: Tr
     clock.move(datetime.timedelta(hours=2))
 
     for parent, claim in zip(parents, children, strict=True):
-        finish = partial(runs.finish, claim, Ended(claim.run_id, "completed", output="1"))
+        finish = partial(ending.finish, claim, RunEnd(claim.run_id, "completed", output="1"))
 
         track.race(balance.first(finish), balance.second(partial(timers.fire, [parent.id])))
 
@@ -483,9 +482,9 @@ def test_waits_that_meet_on_a_new_path_index_it_together(track: Track) -> None:
     durable.send_events(durable.Event("test/reply", {"id": number}) for number in range(3))
     ingest()
     for number in range(TIMES // 4):
-        event_keys._backfilled.clear()
+        index._backfilled.clear()
         MatchPath.objects.all().delete()
-        prepare = partial(event_keys.prepare_paths, ["test/reply"], "data.id")
+        prepare = partial(index.prepare_paths, ["test/reply"], "data.id")
 
         track.race(prepare, prepare, partial(send_reply, number))
         ingest()

@@ -20,10 +20,9 @@ from django_durable.core.functions import registry
 from django_durable.core.functions.functions import DurableFunction
 from django_durable.core.values.errors import ErrorInfo, decode_error
 from django_durable.drivers.base import BaseDriver, get_driver
-from django_durable.engine.events import index as event_keys
-from django_durable.engine.leases import crash_isolation as company
-from django_durable.engine.leases import leases
-from django_durable.engine.runs import catalog as functions
+from django_durable.engine.events import index
+from django_durable.engine.leases import crash_isolation, leases
+from django_durable.engine.runs import catalog
 from django_durable.engine.scheduler.scheduler import SOONEST, Scheduler
 from django_durable.engine.workers.work import work
 from django_durable.models import Lock, Run, Step, StepAttempt
@@ -73,22 +72,22 @@ def engine(transactional_db: None) -> Iterator[Engine]:
     """Give an engine with an empty registry and database, at the present time."""
     known = dict(registry._functions)
     registry._functions.clear()
-    functions.forget()
-    event_keys._backfilled.clear()
+    catalog.forget()
+    index._backfilled.clear()
     try:
         yield Engine()
     finally:
         clock.move(-clock.shift())
         registry._functions.clear()
         registry._functions.update(known)
-        functions.forget()
-        event_keys._backfilled.clear()
+        catalog.forget()
+        index._backfilled.clear()
         abandon_turns()
 
 
 def abandon_turns() -> None:
     """Let no turn that this test left under way be renewed, or be company to those of the next."""
-    company._companies.clear()
+    crash_isolation._bulkheads.clear()
     for heartbeat in leases._heartbeats.values():
         heartbeat._leases.clear()
         heartbeat._to_settle.clear()

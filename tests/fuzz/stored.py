@@ -15,9 +15,8 @@ from django_durable.core.functions import registry
 from django_durable.core.ids import uuid7
 from django_durable.core.values.encoding import from_json
 from django_durable.drivers.celery.driver import work_on
-from django_durable.engine.events import index as event_keys
-from django_durable.engine.runs import catalog as functions
-from django_durable.engine.runs import replays
+from django_durable.engine.events import index
+from django_durable.engine.runs import catalog, replays
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.engine.workers.work import work
 from django_durable.exceptions import DurableError, EncodingError, InvalidEvent
@@ -32,7 +31,7 @@ def project() -> Iterator[None]:
     """Give a project whose functions listen to everything, with conditions that many events fail."""
     known = dict(registry._functions)
     registry._functions.clear()
-    for forget in (functions.forget, event_keys.forget):
+    for forget in (catalog.forget, index.forget):
         forget()
     durable.function("canary", trigger="canary/sent")(lambda event, step: event.data)
     on = ["fuzz/*", durable.On("fuzz/a", if_="event.data.a.b > 1"), durable.On("fuzz/*", if_="event.user.a == 'b'")]

@@ -16,7 +16,7 @@ from django_durable.core.events.events import Event
 from django_durable.core.functions import registry
 from django_durable.core.functions.functions import function
 from django_durable.core.functions.steps import Step
-from django_durable.engine.runs import catalog as functions
+from django_durable.engine.runs import catalog
 from tests.management.processes import DurableProcess
 
 
@@ -63,7 +63,7 @@ def shop() -> Iterator[None]:
     """Put the functions of a shop into the code, and no others."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_functions", {})
-        patch.setattr(functions, "_stored", set())
+        patch.setattr(catalog, "_stored", set())
 
         @function("shop/fulfil-order", trigger="shop/order.paid", retries=0)
         def fulfil_order(event: Event, step: Step) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import django_durable as durable
-from django_durable.engine.steps import wait_for_signal as signals
+from django_durable.engine.steps import wait_for_signal
 from django_durable.models import Wait
 from tests.scenarios.conftest import Play
 
@@ -284,7 +284,7 @@ def test_a_signal_brings_its_data(play: Play) -> None:
         return await step.wait_for_signal("approval", "approve-7", timeout="1h")
 
     play.start(handler)
-    signals.send("approve-7", {"by": "ann"})
+    wait_for_signal.send("approve-7", {"by": "ann"})
 
     assert play.result == {"by": "ann"}
 
@@ -311,7 +311,7 @@ def test_a_signal_that_another_run_waits_for_is_an_error(play: Play) -> None:
     durable.send_event("test/start")
     assert play.engine.run().output == '"django_durable.exceptions.SignalTaken"'
 
-    signals.send("approve-7", 1)
+    wait_for_signal.send("approve-7", 1)
     assert play.result == 1
 
 
@@ -323,5 +323,5 @@ def test_a_signal_may_be_taken_over(play: Play) -> None:
     durable.send_event("test/start")
     assert play.result == [None]
 
-    signals.send("approve-7", 1)
+    wait_for_signal.send("approve-7", 1)
     assert play.engine.run().output == "[1]"

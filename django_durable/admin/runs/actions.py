@@ -18,9 +18,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
-from ...engine.runs import ending as runs
-from ...engine.runs import interventions as by_hand
-from ...engine.runs import replays
+from ...engine.runs import ending, interventions, replays
 from ...exceptions import DurableError
 from ...models import ENDED, Run, RunStatus, Step, StepKind, StepStatus
 from ..shared.html import short
@@ -57,7 +55,7 @@ class RunAction:
 
 
 def _cancel(run_id: UUID, form: ActionForm) -> UUID | None:
-    return run_id if runs.cancel(run_id, form.cleaned_data["reason"]) else None
+    return run_id if ending.cancel(run_id, form.cleaned_data["reason"]) else None
 
 
 def _replay(run_id: UUID, form: ReplayForm) -> UUID | None:
@@ -67,19 +65,19 @@ def _replay(run_id: UUID, form: ReplayForm) -> UUID | None:
 
 
 def _wake(run_id: UUID, form: ActionForm) -> UUID | None:
-    return run_id if by_hand.wake_run(run_id) else None
+    return run_id if interventions.wake_run(run_id) else None
 
 
 def _retry(run_id: UUID, form: ActionForm) -> UUID | None:
-    return run_id if by_hand.retry_now(run_id) else None
+    return run_id if interventions.retry_now(run_id) else None
 
 
 def _time_out(run_id: UUID, form: WaitForm) -> UUID | None:
-    return run_id if by_hand.time_out_wait(run_id, form.cleaned_data["step"]) else None
+    return run_id if interventions.time_out_wait(run_id, form.cleaned_data["step"]) else None
 
 
 def _resolve(run_id: UUID, form: AnswerForm) -> UUID | None:
-    return run_id if by_hand.resolve_wait(run_id, form.cleaned_data["step"], form.cleaned_data["data"]) else None
+    return run_id if interventions.resolve_wait(run_id, form.cleaned_data["step"], form.cleaned_data["data"]) else None
 
 
 CANCEL = RunAction(

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy
 from ...core.functions import registry
 from ...core.ids import uuid7
 from ...core.values.encoding import from_json
-from ...engine.store import stored_events as events
+from ...engine.store import stored_events
 from ...engine.store.step_names import title
 from ...exceptions import EncodingError
 from ...models import Run, Step, StepKind, StepStatus
@@ -67,7 +67,7 @@ class ReplayForm(ActionForm):
             self.fields["sure"] = forms.BooleanField(label=_("I have checked that a second execution does no harm"))
 
     def _show_data(self, run: Run) -> None:
-        data = events.trigger_of_run(run).data
+        data = stored_events.trigger_of_run(run).data
         if len(json.dumps(data)) <= LONG:
             self.initial["data"] = data
         else:

@@ -19,8 +19,7 @@ from ..events import event_types
 from ..events.events import Event
 from ..retries import Backoff, ExceptionClasses, RetryPolicy, make_backoff
 from ..type_variables import D, R
-from . import registry
-from . import run_handles as handles
+from . import registry, run_handles
 from .triggers import On, OnModel, OnSignal, Trigger, make_triggers
 
 if TYPE_CHECKING:
@@ -207,13 +206,13 @@ class DurableFunction(Generic[D, R]):
 
             receipt = fulfil_order.start({"order_id": order.pk}, id=f"order-{order.pk}").result(timeout="5s")
         """
-        return handles.start(self, data, id, outside_transaction)
+        return run_handles.start(self, data, id, outside_transaction)
 
     async def astart(
         self, data: D | None = None, *, id: str | None = None, outside_transaction: bool = False
     ) -> RunHandle[R]:
         """Start a run from async code; see :meth:`start`."""
-        return await handles.astart(self, data, id, outside_transaction)
+        return await run_handles.astart(self, data, id, outside_transaction)
 
     def __repr__(self) -> str:
         return f"<DurableFunction {self.id}>"

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ca
 from ...exceptions import ConfigurationError, ResultInTransaction, ResultTimeout, RunCancelled, RunFailed
 from ..durations import parse_duration
 from ..replay.operations import return_annotation
-from ..values import encoding
-from ..values import errors as failures
+from ..values import encoding, errors
 from . import registry
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ class RunHandle(Generic[R]):
         if state.status == "completed":
             recorded = encoding.decode(state.output or "null", lambda: _hint(state.function_id))
             return cast(R, _connected().decode(recorded))
-        error = failures.decode_error(state.error or "{}")
+        error = errors.decode_error(state.error or "{}")
         if state.status == "failed":
             raise RunFailed(self.id, type=error.type, message=error.message, traceback=error.traceback)
         raise RunCancelled(self.id, state.status, error.message)

@@ -21,8 +21,7 @@ from ..events import events
 from ..events.conditions import match_rule
 from ..events.event_types import EventType
 from ..events.events import Event
-from ..replay import groups
-from ..replay import operations as ops
+from ..replay import groups, operations
 from ..replay.groups import Group, GroupMode, RaceResult
 from ..replay.operations import StepOptions
 from ..replay.replay import LONGEST_ID, Replay, in_a_body
@@ -66,7 +65,7 @@ class Step:
     In ``async def`` handlers the same calls are awaited.
     """
 
-    def __init__(self, replay: Replay, run: RunInfo, options: StepOptions = ops.NO_OPTIONS) -> None:
+    def __init__(self, replay: Replay, run: RunInfo, options: StepOptions = operations.NO_OPTIONS) -> None:
         self._replay = replay
         self._run = run
         self._options = options
@@ -148,13 +147,13 @@ class Step:
         return result
 
     def _body(self, id: str, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, atomic: bool) -> Any:
-        def build(ref: ops.StepRef) -> ops.RunStep:
+        def build(ref: operations.StepRef) -> operations.RunStep:
             given = self._with_key(ref, kwargs)
-            return ops.RunStep(ref, _check_function(fn, atomic=atomic), args, given, atomic, self._options)
+            return operations.RunStep(ref, _check_function(fn, atomic=atomic), args, given, atomic, self._options)
 
         return self._replay.call(id, build)
 
-    def _with_key(self, ref: ops.StepRef, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _with_key(self, ref: operations.StepRef, kwargs: dict[str, Any]) -> dict[str, Any]:
         name = self._options.key_argument
         return kwargs if name is None else {**kwargs, name: self._stable_key(ref.key.hex())}
 
@@ -222,7 +221,7 @@ class Step:
 
             step.summary(f"order {order_id}, {len(lines)} lines")
         """
-        done: None = self._replay.call("summary", lambda ref: ops.Summarize(ref, _check_summary(text)))
+        done: None = self._replay.call("summary", lambda ref: operations.Summarize(ref, _check_summary(text)))
         return done
 
     def continue_as_new(self, data: Any = None, /) -> None:
@@ -235,10 +234,10 @@ class Step:
             step.continue_as_new({"cursor": page.next})
         """
 
-        def build(ref: ops.StepRef) -> ops.ContinueAsNew:
+        def build(ref: operations.StepRef) -> operations.ContinueAsNew:
             if ref.branch:
                 raise DurableError("a branch cannot end its run. Return from the branch first")
-            return ops.ContinueAsNew(ref, self._as_input(data))
+            return operations.ContinueAsNew(ref, self._as_input(data))
 
         done: None = self._replay.call("continue-as-new", build)
         return done
@@ -293,7 +292,7 @@ class Step:
     ) -> Any:
         functions = {**{str(index): fn for index, fn in enumerate(plain)}, **labelled}
 
-        def build(ref: ops.StepRef) -> Group:
+        def build(ref: operations.StepRef) -> Group:
             if mode is GroupMode.RACE and not functions:
                 raise DurableError("a race needs a branch")
             made = [_branch(ref, label, ref_name, fn) for label, ref_name, fn in _named(ref, functions)]
@@ -313,7 +312,7 @@ class Step:
         """
         given = list(items)
 
-        def build(ref: ops.StepRef) -> Group:
+        def build(ref: operations.StepRef) -> Group:
             _check_function(fn, atomic=False)
             _check_limit(limit)
             leaves = [_leaf(ref, index, fn, item) for index, item in enumerate(given)]
@@ -333,7 +332,9 @@ class Step:
 
             step.sleep("wait-a-day", "1 day")
         """
-        done: None = self._replay.call(id, lambda ref: ops.Sleep(ref, duration=bounded(parse_duration(duration))))
+        done: None = self._replay.call(
+            id, lambda ref: operations.Sleep(ref, duration=bounded(parse_duration(duration)))
+        )
         return done
 
     def sleep_until(self, id: str, when: datetime.datetime | datetime.date | str, /) -> None:
@@ -345,7 +346,9 @@ class Step:
 
             step.sleep_until("birthday", user.next_birthday)
         """
-        done: None = self._replay.call(id, lambda ref: ops.Sleep(ref, until=parse_moment(when, self._run.timezone)))
+        done: None = self._replay.call(
+            id, lambda ref: operations.Sleep(ref, until=parse_moment(when, self._run.timezone))
+        )
         return done
 
     @overload
@@ -394,10 +397,12 @@ class Step:
             post = step.wait_for_event("wait-for-post", event="app/post.created", match="data.user.id", timeout="24h")
         """
 
-        def build(ref: ops.StepRef) -> ops.WaitForEvent:
+        def build(ref: operations.StepRef) -> operations.WaitForEvent:
             patterns, types = _check_patterns(event)
             longest = bounded(parse_duration(timeout))
-            return ops.WaitForEvent(ref, patterns, match_rule(match, if_), longest, _parse_lookback(lookback), types)
+            return operations.WaitForEvent(
+                ref, patterns, match_rule(match, if_), longest, _parse_lookback(lookback), types
+            )
 
         result: Event | None = self._replay.call(id, build)
         return result
@@ -415,8 +420,8 @@ class Step:
             answer = step.wait_for_signal("approval", f"approve-{token}", timeout="3d")
         """
 
-        def build(ref: ops.StepRef) -> ops.WaitForSignal:
-            return ops.WaitForSignal(ref, check_signal(signal), bounded(parse_duration(timeout)), replace)
+        def build(ref: operations.StepRef) -> operations.WaitForSignal:
+            return operations.WaitForSignal(ref, check_signal(signal), bounded(parse_duration(timeout)), replace)
 
         return self._replay.call(id, build)
 
@@ -474,14 +479,14 @@ class Step:
             receipt = step.invoke("receipt", send_receipt, {"order_id": order_id}, timeout="1h")
         """
 
-        def build(ref: ops.StepRef) -> ops.Invoke:
+        def build(ref: operations.StepRef) -> operations.Invoke:
             text = self._as_input(data)
             longest = None if timeout is None else bounded(parse_duration(timeout))
             if not isinstance(function, DurableFunction):
                 child = _qualified(function, self._run.app_label)
-                return ops.Invoke(ref, child, text, longest, cancel_children=cancel_children)
-            hint = functools.partial(ops.return_annotation, function.handler)
-            return ops.Invoke(ref, function.id, text, longest, hint, cancel_children)
+                return operations.Invoke(ref, child, text, longest, cancel_children=cancel_children)
+            hint = functools.partial(operations.return_annotation, function.handler)
+            return operations.Invoke(ref, function.id, text, longest, hint, cancel_children)
 
         return self._replay.call(id, build)
 
@@ -492,7 +497,7 @@ class Step:
 
             step.send_event("emit", Event("app/post.created", {"user": {"id": 7}}))
         """
-        result: list[str] = self._replay.call(id, lambda ref: ops.SendEvents(ref, _check_events(events)))
+        result: list[str] = self._replay.call(id, lambda ref: operations.SendEvents(ref, _check_events(events)))
         return result
 
 
@@ -561,28 +566,28 @@ def _step_options(retries: Any, backoff: Any, timeout: Duration | None, thread: 
     )
 
 
-def _named(group: ops.StepRef, functions: MutableMapping[str, Any]) -> Iterable[tuple[str, str, Any]]:
+def _named(group: operations.StepRef, functions: MutableMapping[str, Any]) -> Iterable[tuple[str, str, Any]]:
     for label, fn in functions.items():
         if not events.is_storable(label, LONGEST_LABEL) or any(each in label for each in _NOT_IN_LABELS):
             raise DurableError(f"a branch's label has up to {LONGEST_LABEL} characters, without / and >, not {label!r}")
         yield label, f"{group.name} {label}", fn
 
 
-def _branch(group: ops.StepRef, label: str, name: str, fn: Any) -> groups.Branch:
+def _branch(group: operations.StepRef, label: str, name: str, fn: Any) -> groups.Branch:
     if not callable(fn) or inspect.iscoroutinefunction(fn):
         raise DurableError(f"a branch is a plain callable without arguments, not {fn!r}. Write lambda: step.run(…)")
     path = _branch_path(group, label)
-    ref = ops.StepRef(name[:LONGEST_ID], 0, groups.branch_key(path), group.where, group.branch)
+    ref = operations.StepRef(name[:LONGEST_ID], 0, groups.branch_key(path), group.where, group.branch)
     return groups.Branch(label, ref, path, fn)
 
 
-def _leaf(group: ops.StepRef, index: int, fn: Callable[[Any], Any], item: Any) -> groups.Branch:
+def _leaf(group: operations.StepRef, index: int, fn: Callable[[Any], Any], item: Any) -> groups.Branch:
     path = _branch_path(group, str(index))
-    ref = ops.StepRef(group.name, index, groups.branch_key(path), group.where, group.branch)
+    ref = operations.StepRef(group.name, index, groups.branch_key(path), group.where, group.branch)
     return groups.Branch(str(index), ref, path, functools.partial(fn, item), leaf=True, annotated=fn)
 
 
-def _branch_path(group: ops.StepRef, label: str) -> str:
+def _branch_path(group: operations.StepRef, label: str) -> str:
     if ">" in group.name:
         raise DurableError("the id of a group cannot contain '>', which separates groups in one another")
     path = f"{groups.branch_prefix(group)}{label}"

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...exceptions import ConfigurationError, InvalidEvent, InvalidExpression
-from ..events import conditions as expressions
-from ..events import events
+from ..events import conditions, events
 from ..events.event_types import EventType
 
 Change = Literal["created", "updated", "deleted"]
@@ -39,7 +38,7 @@ class On:
         try:
             events.check_pattern(self.name)
             if if_ is not None:
-                expressions.compile_condition(if_, ("event",))
+                conditions.compile_condition(if_, ("event",))
         except (InvalidEvent, InvalidExpression) as error:
             raise ConfigurationError(f"The trigger {self.name!r} cannot be used. {error}") from error
 

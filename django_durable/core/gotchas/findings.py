@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..replay.swallowed import LEAVING, catches_everything, raises_again
-from . import lost_changes
-from . import missing_awaits as awaits
-from . import side_effects as known_calls
+from . import lost_changes, missing_awaits, side_effects
 from .handler_source import HandlerTree, StepCall, own_nodes, read
 
 _LOGGING = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
@@ -84,7 +82,7 @@ def _guesses(tree: HandlerTree) -> Iterator[_Guess]:
             yield from _of_with(tree, node)
     for change in lost_changes.find(tree):
         yield Kind.LOST_CHANGE, change.node, change.message, change.remedy
-    for call in awaits.missing(tree):
+    for call in missing_awaits.missing(tree):
         problem = f"step.{call.method}({call.id!r}) is not awaited, so nothing waits for it"
         remedy = f"Write await step.{call.method}(…), or give it to asyncio.gather() or a TaskGroup."
         yield Kind.NOT_AWAITED, call.node, problem, remedy
@@ -92,12 +90,12 @@ def _guesses(tree: HandlerTree) -> Iterator[_Guess]:
 
 def _of_call(tree: HandlerTree, call: ast.Call) -> Iterator[_Guess]:
     text = f"{ast.unparse(call.func)}()"
-    if remedy := known_calls.side_effect(call, tree.origin):
+    if remedy := side_effects.side_effect(call, tree.origin):
         loop = ", and in each round of its loop" if _in_loop(tree, call) else ""
         yield Kind.SIDE_EFFECT, call, f"{text} stands outside a step: it happens in every pass{loop}", remedy
-    if remedy := known_calls.sleep(call, tree.origin):
+    if remedy := side_effects.sleep(call, tree.origin):
         yield Kind.BLOCKING_SLEEP, call, f"{text} stands outside a step: it holds up a worker, in every pass", remedy
-    remedy = known_calls.clock(call, tree.origin) or known_calls.randomness(call, tree.origin)
+    remedy = side_effects.clock(call, tree.origin) or side_effects.randomness(call, tree.origin)
     if remedy and not _is_harmless(tree, call):
         yield Kind.CHANGING_VALUE, call, f"{text} stands outside a step: it gives another value in every pass", remedy
 
@@ -193,7 +191,7 @@ class _MovingMoments:
         """Return the reading of the clock that *value* is computed from; what a step returns is recorded."""
         if self._tree.step_call(value):
             return None
-        if isinstance(value, ast.Call) and known_calls.clock(value, self._tree.origin):
+        if isinstance(value, ast.Call) and side_effects.clock(value, self._tree.origin):
             return value
         if isinstance(value, ast.Name):
             return self._names.get(value.id)

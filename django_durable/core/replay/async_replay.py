@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from weakref import WeakSet
 
-from ...exceptions import Abort, Broken, DurableError, Interrupt, InvalidStep
+from ...exceptions import Abort, DurableError, EngineFailed, Interrupt, InvalidStep
 from .event_loop import HandlerLoop
 from .groups import Group
 from .operations import Memo, Op, StepRef
@@ -27,7 +27,7 @@ _Calls = WeakSet[Coroutine[Any, Any, Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class PendingCall:
     """A step that the handler waits for; *memo* is its open record, if it has one.
 
     *context* is that of the handler's code around the call: the step's function sees the same context variables.
@@ -49,9 +49,9 @@ class AsyncReplay(Replay):
 
     def __init__(self, history: History, *, decode: Callable[[Any], Any] = lambda value: value) -> None:
         super().__init__(history, _perform_elsewhere, decode=decode)
-        self.asked: list[Asked] = []  #: since the caller last looked, without a memo
+        self.asked: list[PendingCall] = []  #: since the caller last looked, without a memo
         self._loop = HandlerLoop(self._refuse_outside_step)
-        self._settled: list[tuple[int, int, Asked, Memo]] = []
+        self._settled: list[tuple[int, int, PendingCall, Memo]] = []
         self._count = itertools.count()
         self._main: asyncio.Task[Any] | None = None
         self._users: dict[str, tuple[asyncio.Task[Any] | None, _Calls]] = {}  #: of each id: the task, and its calls
@@ -65,7 +65,7 @@ class AsyncReplay(Replay):
     def rest(self) -> Outcome | None:
         """Run the handler until it waits for steps; return how the pass ended, if it did."""
         self._loop.rest()
-        if isinstance(self._interrupt, (Abort, Broken)):
+        if isinstance(self._interrupt, (Abort, EngineFailed)):
             return self._outcome_of(self._interrupt)
         assert self._main is not None  # start() was called
         if not self._main.done():
@@ -79,7 +79,7 @@ class AsyncReplay(Replay):
             raise error
         return Completed(self._main.result())
 
-    def settle(self, asked: Asked, memo: Memo) -> None:
+    def settle(self, asked: PendingCall, memo: Memo) -> None:
         """Note the result of a step; it is handed out when its turn comes."""
         self.history[memo.key] = memo
         heapq.heappush(self._settled, (memo.seq or 0, next(self._count), asked, memo))
@@ -93,7 +93,7 @@ class AsyncReplay(Replay):
                 return True
         return False
 
-    def _hand_out(self, asked: Asked, memo: Memo) -> None:
+    def _hand_out(self, asked: PendingCall, memo: Memo) -> None:
         # Read here, where no loop runs: a reference to a row is read from the database.
         try:
             asked.future.set_result(self.value(asked.op, memo))
@@ -102,7 +102,7 @@ class AsyncReplay(Replay):
         except Exception as error:
             asked.future.set_exception(error)
 
-    def take_asked(self) -> list[Asked]:
+    def take_asked(self) -> list[PendingCall]:
         """Return the steps that the handler asked for since the last call."""
         asked, self.asked = self.asked, []
         return [each for each in asked if not each.is_given_up]
@@ -145,7 +145,7 @@ class AsyncReplay(Replay):
     async def _result(self, op: Op) -> Any:
         try:
             memo = self.recorded(op)
-            asked = Asked(op, self.history.get(op.ref.key), self._loop.create_future())
+            asked = PendingCall(op, self.history.get(op.ref.key), self._loop.create_future())
             if memo is None:
                 self.asked.append(asked)
             else:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from ...exceptions import InvokeError, InvokeTimeout, StepError
 from ..events import event_types
-from ..values import encoding
-from ..values import errors as failures
+from ..values import encoding, errors
 
 if TYPE_CHECKING:
     from ..events.conditions import MatchRule
@@ -314,7 +313,7 @@ def return_annotation(fn: Callable[..., Any]) -> Any:
 
 def recorded_error(step_name: str, memo: Memo) -> StepError:
     """Return the error that a failed step raises at its call; of a branch that a step's error ended, that error."""
-    info = failures.decode_error(memo.error or "{}")
+    info = errors.decode_error(memo.error or "{}")
     beside = encoding.decode(memo.output or "{}") if memo.kind in (StepKind.INVOKE, StepKind.BRANCH) else {}
     if "step" in beside and info.cause is not None:
         step_name, info = beside["step"], info.cause
@@ -333,7 +332,7 @@ def whose_error(error: StepError) -> str:
     return encoding.encode(beside)
 
 
-def _details(step_name: str, info: failures.ErrorInfo) -> dict[str, Any]:
+def _details(step_name: str, info: errors.ErrorInfo) -> dict[str, Any]:
     return {
         "type": info.type,
         "message": info.message,

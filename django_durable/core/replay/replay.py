@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from ...exceptions import (
     Abort,
-    Broken,
     DurableError,
     EncodingError,
+    EngineFailed,
     Interrupt,
     InvalidEvent,
     InvalidStep,
@@ -82,11 +82,11 @@ class Aborted:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LeaseLostOutcome:
     """Somebody else owns the branch by now, or the run."""
 
 
-Outcome = Completed | Raised | Suspended | Aborted | Lost
+Outcome = Completed | Raised | Suspended | Aborted | LeaseLostOutcome
 
 _body: ContextVar[StepRef | None] = ContextVar("step_body", default=None)  #: whose body is running
 
@@ -211,7 +211,7 @@ class Replay:
         try:
             return self._decode(value)
         except Exception as error:  # of a project's hook, for which the handler is not to blame
-            raise self._stop(ref, Broken(error)) from error
+            raise self._stop(ref, EngineFailed(error)) from error
 
     def _performed(self, op: Op, memo: Memo | None) -> Memo:
         try:
@@ -223,7 +223,7 @@ class Replay:
             raise self.refuse(op.ref, error) from None
         except Exception as error:
             # Errors of a step's function are part of its memo; this one is the engine's own.
-            raise self._stop(op.ref, Broken(error)) from error
+            raise self._stop(op.ref, EngineFailed(error)) from error
         return memo
 
     def unused(self) -> list[Memo]:
@@ -271,7 +271,7 @@ class Replay:
         try:
             return branches.leave(op, branch, outcome)
         except Exception as error:
-            raise self._stop(op.ref, Broken(error)) from error
+            raise self._stop(op.ref, EngineFailed(error)) from error
 
     def _stop(self, ref: StepRef, interrupt: Interrupt) -> Interrupt:
         if self._interrupt is None:
@@ -281,7 +281,7 @@ class Replay:
     def run(self, handler: Callable[[Any, Step], Any], event: Event, step: Step) -> Outcome:
         """Run the handler once, from the top, to its end or its suspension."""
         outcome = self._outcome(partial(handler, event, step))
-        if isinstance(outcome, Lost):
+        if isinstance(outcome, LeaseLostOutcome):
             raise LeaseLost
         if self._branches and not self._reached and not isinstance(outcome, Aborted):
             return Suspended(Suspend(self._branches.miss))
@@ -309,8 +309,8 @@ class Replay:
         if isinstance(interrupt, Suspend):
             return Suspended(interrupt)
         if isinstance(interrupt, LeaseLost):
-            return Lost()
-        raise interrupt.error if isinstance(interrupt, Broken) else interrupt
+            return LeaseLostOutcome()
+        raise interrupt.error if isinstance(interrupt, EngineFailed) else interrupt
 
     def _swallowed(self, interrupt: Interrupt) -> Outcome:
         if not isinstance(interrupt, Suspend):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ...exceptions import ConfigurationError
 from .pydantic_msgspec import library_of, rebuild
-from .tags import Refused
+from .tags import Unstorable
 
 T = TypeVar("T")
 
@@ -182,7 +182,7 @@ def needs_value(field: dataclasses.Field[Any]) -> bool:
 
 def _check_complete(cls: type, missing: list[str]) -> None:
     if missing:
-        raise Refused(
+        raise Unstorable(
             f"{class_name(cls)} has fields that the recorded value lacks: {', '.join(missing)}",
             "Give new fields a default, so that values recorded earlier can be read",
         )

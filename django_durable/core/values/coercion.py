@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from . import classes
-from .tags import Refused
+from .tags import Unstorable
 
 _Parse = Callable[[Any], Any]
 
@@ -181,7 +181,7 @@ class Converter:
     def _built(self, cls: Any, parts: dict[str, Any], path: str) -> Any:
         try:
             return classes.build(cls, parts)
-        except (ValueError, TypeError, Refused) as error:
+        except (ValueError, TypeError, Unstorable) as error:
             self.problems.append(f"{path}: {error}" if path else str(error))
             return parts
 

@@ -16,7 +16,7 @@ from typing import Any
 from ...exceptions import EncodingError, InvalidEvent, PayloadTooLarge
 from .classes import register_type
 from .references import NotLoaded
-from .tags import BY_NAME, Refused
+from .tags import BY_NAME, Unstorable
 from .writing import Hint, Reader, Writer, dump, is_bare, is_text
 
 __all__ = ["decode", "encode", "event_data", "from_json", "plain", "register_type", "to_json"]
@@ -72,7 +72,7 @@ def from_json(data: Any, hint: Hint | None = None) -> Any:
         return Reader(hint).read(data)
     except NotLoaded as failed:
         raise failed.error from None
-    except Refused as refused:
+    except Unstorable as refused:
         raise EncodingError("value", refused.problem, refused.remedy) from None
     except Exception as error:
         raise _unreadable(error) from error
@@ -128,15 +128,15 @@ def event_data(value: object, *, root: str = "data", limit: int | None = None) -
 
 def _check_searchable(text: str) -> None:
     if "\0" in text:
-        raise Refused("the text holds a NUL character", r'Remove it: text.replace("\0", "")')
+        raise Unstorable("the text holds a NUL character", r'Remove it: text.replace("\0", "")')
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise Refused("the text holds half of a surrogate pair", 'Remove it: text.encode(errors="ignore").decode()')
+        raise Unstorable("the text holds half of a surrogate pair", 'Remove it: text.encode(errors="ignore").decode()')
 
 
 def _write(writer: Writer, value: object, root: str) -> Any:
     try:
         return writer.write(value)
-    except Refused as refused:
+    except Unstorable as refused:
         raise EncodingError(root + _short(refused.path), refused.problem, refused.remedy) from None
     except RecursionError:
         raise _too_deep(root) from None

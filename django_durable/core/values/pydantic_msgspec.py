@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .tags import Refused
+from .tags import Unstorable
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def rebuild(library: Library, cls: type, stored: dict[str, Any], unset: Collecti
     try:
         return library.build(cls, stored, unset)
     except Exception as error:
-        raise Refused(
+        raise Unstorable(
             f"{cls.__module__}.{cls.__qualname__} does not take the recorded value: {_reasons(error)}",
             "Give new fields a default, and let the class take what it took before",
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .tags import Refused
+from .tags import Unstorable
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def load(name: str, fields: dict[str, Any]) -> Any:
     reference = _known[name]
     try:
         return reference.load(fields)
-    except Refused:
+    except Unstorable:
         raise
     except Exception as error:
         raise NotLoaded(error) from error

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .tags import Refused
+from .tags import Unstorable
 
 
-def refusal(value: object) -> Refused:
+def refusal(value: object) -> Unstorable:
     """Return the error for a value of a type that cannot be stored, with the remedy for that type."""
     kind = next((remedy for fits, remedy in _REMEDIES if fits(value)), _OTHERWISE)
-    return Refused(f"a value of type {_type_name(value)} cannot be stored", kind)
+    return Unstorable(f"a value of type {_type_name(value)} cannot be stored", kind)
 
 
 def _type_name(value: object) -> str:

@@ -20,7 +20,7 @@ _LARGEST_INT = 1 << 2000
 """Larger ones are written as hexadecimal text: Python refuses to read long decimal ones, from 640 digits on."""
 
 
-class Refused(Exception):
+class Unstorable(Exception):
     """A value cannot be written; each container on the way out adds its part of the path."""
 
     def __init__(self, problem: str, remedy: str) -> None:
@@ -53,7 +53,7 @@ def write_int(value: int) -> Any:
 def write_float(value: float) -> float:
     """Write a finite float; refuse the others, which JSON has no form for."""
     if not math.isfinite(value):
-        raise Refused(f"{value} is no JSON number", "Store None or a text in its place, or a Decimal")
+        raise Unstorable(f"{value} is no JSON number", "Store None or a text in its place, or a Decimal")
     return float.__float__(value)
 
 

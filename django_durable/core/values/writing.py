@@ -13,7 +13,7 @@ from typing import Any
 
 from . import classes, references, tags
 from .remedies import refusal
-from .tags import Refused
+from .tags import Unstorable
 
 DEEPEST = 200
 """How many containers may lie in one another; Python's own recursion limit is not far above."""
@@ -69,9 +69,9 @@ class Writer:
     def enter(self, value: object) -> None:
         """Note that the parts of *value* are being written; refuses cycles and too deep nesting."""
         if id(value) in self.open:
-            raise Refused("it contains itself", "Return a structure without cycles, with ids in place of references")
+            raise Unstorable("it contains itself", "Return a structure without cycles, with ids in place of references")
         if len(self.open) >= DEEPEST:
-            raise Refused(f"it is nested more than {DEEPEST} levels deep", "Return a flatter structure")
+            raise Unstorable(f"it is nested more than {DEEPEST} levels deep", "Return a flatter structure")
         self.open.add(id(value))
 
     def leave(self, value: object) -> None:
@@ -91,7 +91,7 @@ class Writer:
         try:
             for item in value:
                 written.append(self.write(item))
-        except Refused as refused:
+        except Unstorable as refused:
             refused.path.append(place.format(len(written)))
             raise
         self.leave(value)
@@ -107,7 +107,7 @@ class Writer:
         try:
             for key, item in items:
                 written.append([write_key(key), self.write(item)])
-        except Refused as refused:
+        except Unstorable as refused:
             refused.path.append(place(key))
             raise
         self.leave(value)
@@ -119,7 +119,7 @@ class Writer:
             return {"$": "dict", "v": self.entries(value, value.items(), self.write, _key_place)}
         written = dict(self.entries(value, value.items(), self.text, _text_place))
         if len(written) != len(value):
-            raise Refused("two of its keys are the same text", "Return a dictionary with plain text keys")
+            raise Unstorable("two of its keys are the same text", "Return a dictionary with plain text keys")
         return written
 
     def sorted_items(self, value: Iterable[Any]) -> list[Any]:
@@ -240,7 +240,7 @@ class Reader:
         """Return the class of a dotted path, among those registered and those of the hint."""
         cls = classes.registered(name) or self.in_hint().get(name)
         if cls is None:
-            raise Refused(
+            raise Unstorable(
                 f"a value of class {name} cannot be read back: its class is not known here",
                 "Name the class in the return annotation of the step's function, or call register_type on it",
             )

@@ -40,9 +40,9 @@ from ...core import fault_points
 from ...core.events.events import is_storable
 from ...core.functions import registry
 from ...engine.leases import leases
-from ...engine.runs import catalog as functions
+from ...engine.runs import catalog
 from ...engine.scheduler import scheduler
-from ...engine.store.connections import kept_connection, kept_connections
+from ...engine.store.connections import idle_connections, kept_connection
 from ...engine.workers.work import work
 from ...exceptions import ConfigurationError
 from ..base import BaseDriver, get_driver
@@ -365,7 +365,7 @@ def embedded_worker(concurrency: int = 8) -> Iterator[None]:
         hostname=f"durable-{os.getpid()}@{socket.gethostname()}",
         pool="threads",
         concurrency=concurrency,
-        queues=sorted({driver.default_queue(), *map(functions.queue_of, registry.functions())}),
+        queues=sorted({driver.default_queue(), *map(catalog.queue_of, registry.functions())}),
         without_heartbeat=True,
         without_gossip=True,
         without_mingle=True,
@@ -382,4 +382,4 @@ def embedded_worker(concurrency: int = 8) -> Iterator[None]:
         worker_state.should_stop = 0
         _wait_for_turns(thread, STOP_SECONDS)
         worker_state.should_stop = None
-        kept_connections().close()
+        idle_connections().close()

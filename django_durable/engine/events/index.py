@@ -18,8 +18,7 @@ from ...core.events.events import patterns_of
 from ...core.events.match_keys import UNINDEXED, index_key
 from ...managers import DatabaseNow
 from ...models import Event, MatchPath
-from ..store import get_store
-from ..store import stored_events as events
+from ..store import get_store, stored_events
 from ..store.page_sizes import first_page
 from ..store.portable.lookups import later_than
 from ..store.rows import EventRow
@@ -63,8 +62,8 @@ def _backfill(row: MatchPath) -> None:
         rows = named([row.name]).filter(later_than(after)).order_by("ingested_at", "id")
         page, more = first_page(rows, "data", "user", page=PAGE)
         paths = {row.name: [(row.path, row.pk)]}
-        found = [events.event_row(event) for event in page]
-        store_keys([_arrival(event, events.document(event), paths) for event in found])
+        found = [stored_events.event_row(event) for event in page]
+        store_keys([_arrival(event, stored_events.document(event), paths) for event in found])
         if not more:
             break
         after = (page[-1].ingested_at, page[-1].id)
@@ -77,7 +76,7 @@ def forget() -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
+class IndexedEvent:
     """An event that is being ingested, with its keys for the match paths of its name."""
 
     row: EventRow
@@ -92,7 +91,7 @@ class Arrival:
         return keyed | self.former | {(name, UNINDEXED) for name in patterns_of(self.row.name)}
 
 
-def arrivals(batch: Sequence[tuple[EventRow, dict[str, Any]]]) -> list[Arrival]:
+def arrivals(batch: Sequence[tuple[EventRow, dict[str, Any]]]) -> list[IndexedEvent]:
     """Return the events of a batch, which come with their documents, with their keys."""
     paths: dict[str, list[_Path]] = {}
     for name, path, path_id in get_store().match_paths({name for row, _ in batch for name in patterns_of(row.name)}):
@@ -100,7 +99,7 @@ def arrivals(batch: Sequence[tuple[EventRow, dict[str, Any]]]) -> list[Arrival]:
     return [_arrival(row, document, paths) for row, document in batch]
 
 
-def _arrival(row: EventRow, document: dict[str, Any], paths: Mapping[str, Iterable[_Path]]) -> Arrival:
+def _arrival(row: EventRow, document: dict[str, Any], paths: Mapping[str, Iterable[_Path]]) -> IndexedEvent:
     secret, *others = match_secrets()
     indexed = [(name, *path) for name in patterns_of(row.name) for path in paths.get(name, ())]
     keys = {
@@ -114,10 +113,10 @@ def _arrival(row: EventRow, document: dict[str, Any], paths: Mapping[str, Iterab
         for other in others
         if (key := index_key(path, document, other)) is not None
     }
-    return Arrival(row=row, document=document, keys=keys, former=former)
+    return IndexedEvent(row=row, document=document, keys=keys, former=former)
 
 
-def store_keys(arrived: Iterable[Arrival]) -> None:
+def store_keys(arrived: Iterable[IndexedEvent]) -> None:
     """Store the keys of events; keys that exist are left."""
     get_store().store_keys(
         [

@@ -20,14 +20,14 @@ PAUSE = 1.0  #: seconds between two looks whether the worker was told to stop
 FEWER = 10  #: with each crash, the turns that may be in its company are divided by this
 
 
-def most_with(crashes: int) -> int:
+def most_beside(crashes: int) -> int:
     """Return how many turns a process may have under way with a run that crashed so often: itself alone at last."""
     if crashes < 2:
         return sys.maxsize  # One death says next to nothing, and what was in flight must go on as it was.
     return int(FEWER ** max(0, MOST_CRASHES - 1 - crashes))
 
 
-class Company:
+class Bulkhead:
     """The turns that this process has under way, and those that wait until there are few enough."""
 
     def __init__(self) -> None:
@@ -50,12 +50,12 @@ class Company:
     def admits(self, lease: Lease) -> bool:
         """Let a claimed run in if it may be; else it waits, and no other is claimed before it."""
         with self._changed:
-            if len(self._present) >= min(self._most(), most_with(lease.crashes)):
+            if len(self._present) >= min(self._most(), most_beside(lease.crashes)):
                 self._waiting.add(lease)
                 return False
             self._waiting.discard(lease)
             self._present.add(lease)
-            if most_with(lease.crashes) < sys.maxsize:
+            if most_beside(lease.crashes) < sys.maxsize:
                 self._suspects.add(lease)
             return True
 
@@ -87,12 +87,12 @@ class Company:
             lease.drop()
 
     def _most(self) -> int:
-        return min((most_with(lease.crashes) for lease in self._suspects), default=sys.maxsize)
+        return min((most_beside(lease.crashes) for lease in self._suspects), default=sys.maxsize)
 
 
-_companies: dict[int, Company] = {}
+_bulkheads: dict[int, Bulkhead] = {}
 
 
-def company() -> Company:
+def bulkhead() -> Bulkhead:
     """Return that of this process."""
-    return _companies.get(os.getpid()) or _companies.setdefault(os.getpid(), Company())
+    return _bulkheads.get(os.getpid()) or _bulkheads.setdefault(os.getpid(), Bulkhead())

@@ -19,12 +19,12 @@ from ...core import clock, fault_points
 from ...core.replay.operations import Memo
 from ...drivers.base import get_driver
 from ...exceptions import LeaseLost
-from ..runs.end_events import Ended
+from ..runs.end_events import RunEnd
 from ..runs.ending import finish
 from ..store import get_store
-from ..store.rows import AttemptRow, Claim, Following, Parking, StepRow, WaitRow
+from ..store.rows import AttemptRow, Claim, NextClaim, Parking, StepRow, WaitRow
 from ..store.transactions import alias, connection
-from .near_timers import NEAR, alarms
+from .near_timers import NEAR, near_timers
 
 if TYPE_CHECKING:
     from ...core.events.events import Event
@@ -50,7 +50,7 @@ class Lease:
     def __init__(self, claim: Claim, since: float) -> None:
         self.claim = claim
         self.left_branches = False  #: whether its worker should go on with branches of the run
-        self.following: Callable[[], Following | None] = no_following  #: who goes on when the run has ended
+        self.next_claim: Callable[[], NextClaim | None] = no_next_claim  #: who goes on when the run has ended
         self.successor: Lease | None = None  #: the run that was claimed when this one ended
         self.crashes = claim.crashes  #: deaths of its workers since something was last recorded
         self.should_stop: Callable[[], bool] = never
@@ -96,17 +96,17 @@ class Lease:
 
     def _keep_timer(self, seconds: float) -> None:
         if seconds < NEAR:
-            transaction.on_commit(partial(alarms().set, self.claim.run_id, seconds), using=alias())
+            transaction.on_commit(partial(near_timers().set, self.claim.run_id, seconds), using=alias())
 
     def release(self, *, after: datetime.timedelta = datetime.timedelta()) -> bool:
         """Give the run back to its queue, to start no earlier than *after*; False if the claim is lost."""
         fault_points.point("release.before")
         return get_store().release(self.claim, after=after, rehint=self._settings.rehint)
 
-    def end(self, end: Ended) -> None:
+    def end(self, end: RunEnd) -> None:
         """End the run, and go on with the next one if the worker may. Raises LeaseLost."""
-        asked, following = time.monotonic(), self.following()
-        finished = finish(self.claim, end, following)
+        asked, next_claim = time.monotonic(), self.next_claim()
+        finished = finish(self.claim, end, next_claim)
         if finished is None:
             raise LeaseLost
         if finished.claim is not None:
@@ -152,7 +152,7 @@ class Lease:
         _heartbeat().drop(self)
 
 
-def no_following() -> None:
+def no_next_claim() -> None:
     """Say that nobody goes on with another run."""
 
 

@@ -23,7 +23,7 @@ NEAR = 1.8  #: seconds; timers farther away are the scheduler's
 _LATE = 0.003  #: seconds; the database's clock, which decides, may be a little behind this process's
 
 
-class Alarms:
+class NearTimers:
     """A thread that fires the near timers of this process, each when it is due."""
 
     def __init__(self) -> None:
@@ -63,9 +63,9 @@ def _fire(run_ids: list[UUID]) -> None:
         connection().close()
 
 
-_alarms: dict[int, Alarms] = {}
+_timers: dict[int, NearTimers] = {}
 
 
-def alarms() -> Alarms:
+def near_timers() -> NearTimers:
     """Return the alarms of this process: their thread does not survive a fork."""
-    return _alarms.get(os.getpid()) or _alarms.setdefault(os.getpid(), Alarms())
+    return _timers.get(os.getpid()) or _timers.setdefault(os.getpid(), NearTimers())

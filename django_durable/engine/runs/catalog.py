@@ -28,7 +28,7 @@ FRESH = 60.0  #: seconds for which what is known of foreign functions is new eno
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class RemoteFunction:
     """A function that this code lacks and other workers' code has, as they stored it: its runs can be started."""
 
     id: str
@@ -38,19 +38,19 @@ class Foreign:
     end_functions: Mapping[str, str]
 
 
-Startable = DurableFunction[Any, Any] | Foreign
+AnyFunction = DurableFunction[Any, Any] | RemoteFunction
 
-_foreign: dict[str, tuple[float, Mapping[str, Foreign]]] = {}  #: by alias: when they were read, and by id
+_foreign: dict[str, tuple[float, Mapping[str, RemoteFunction]]] = {}  #: by alias: when they were read, and by id
 _heard: dict[tuple[str, str, int], bool] = {}  #: by alias, event's name and generation of the registry
 _stored: set[tuple[str, str]] = set()  #: (alias, id) that this process has seen in the database
 
 
-def queue_of(function: Startable) -> str:
+def queue_of(function: AnyFunction) -> str:
     """Return the queue of the function's runs."""
     return function.queue or get_driver().default_queue()
 
 
-def ensure(functions: Iterable[Startable]) -> None:
+def ensure(functions: Iterable[AnyFunction]) -> None:
     """Make sure that these functions have rows before runs point at them; foreign ones have theirs."""
     own = [each for each in functions if isinstance(each, DurableFunction)]
     new = [each for each in own if (alias(), each.id) not in _stored]
@@ -74,7 +74,7 @@ def forget() -> None:
     _heard.clear()
 
 
-def foreign(max_age: float = FRESH) -> Mapping[str, Foreign]:
+def foreign(max_age: float = FRESH) -> Mapping[str, RemoteFunction]:
     """Return the functions that only other workers' code has, as read at most *max_age* seconds ago.
 
     So an old worker starts the runs of functions that a deployment has just brought.
@@ -89,9 +89,9 @@ def foreign(max_age: float = FRESH) -> Mapping[str, Foreign]:
     return known
 
 
-def _foreign_of(function_id: str, code_version: str, config: Mapping[str, Any]) -> Foreign:
+def _foreign_of(function_id: str, code_version: str, config: Mapping[str, Any]) -> RemoteFunction:
     ends = {option: config[option] for option in END_OPTIONS if config.get(option)}
-    return Foreign(function_id, config.get("queue"), code_version, tuple(_triggers(function_id, config)), ends)
+    return RemoteFunction(function_id, config.get("queue"), code_version, tuple(_triggers(function_id, config)), ends)
 
 
 def _triggers(function_id: str, config: Mapping[str, Any]) -> Iterator[On]:
@@ -102,12 +102,12 @@ def _triggers(function_id: str, config: Mapping[str, Any]) -> Iterator[On]:
             logger.exception("This worker's code lacks %s and cannot read its trigger %s", function_id, each)
 
 
-def known(function_id: str) -> Startable | None:
+def known(function_id: str) -> AnyFunction | None:
     """Return the function, of this code or another's; None if no code has it."""
     return registry.get(function_id) or foreign().get(function_id)
 
 
-def end_function(function: Startable, option: str) -> Startable | None:
+def end_function(function: AnyFunction, option: str) -> AnyFunction | None:
     """Return the function that *option* names; ConfigurationError if no code has it."""
     if isinstance(function, DurableFunction):
         return function.end_function(option)
@@ -121,7 +121,7 @@ def any_ends(option: str) -> bool:
     return own or any(option in each.end_functions for each in foreign().values())
 
 
-def listening_to(event_name: str) -> Iterator[tuple[Startable, list[On]]]:
+def listening_to(event_name: str) -> Iterator[tuple[AnyFunction, list[On]]]:
     """Yield each function, of this code or another's, with those of its triggers that listen to the event's name."""
     yield from registry.listening_to(event_name)
     for each in foreign().values():

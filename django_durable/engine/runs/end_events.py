@@ -20,20 +20,20 @@ from ...core.values import encoding
 from ...exceptions import ConfigurationError, EncodingError
 from ...models import Event, Run, RunStatus
 from ..events import sending
-from ..store import stored_events as events
+from ..store import stored_events
 from ..store.rows import EventRow
 from ..store.transactions import alias
-from . import catalog as functions
-from .catalog import Startable
+from . import catalog
+from .catalog import AnyFunction
 
 logger = logging.getLogger("django_durable")
 
 _OPTIONS = dict(zip((RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.COMPLETED), END_OPTIONS, strict=True))
-_NAMES = dict(zip(_OPTIONS, (events.FAILED, events.CANCELLED, events.COMPLETED), strict=True))
+_NAMES = dict(zip(_OPTIONS, (stored_events.FAILED, stored_events.CANCELLED, stored_events.COMPLETED), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class RunEnd:
     """How a run ended: with what output or error, as JSON text."""
 
     run_id: UUID
@@ -45,53 +45,53 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequel:
+class FollowUp:
     """What follows the end of a run of *function_id*: a run of *handler*, and runs of those who listen to *name*."""
 
     function_id: str
     name: str
-    handler: Startable | None
+    handler: AnyFunction | None
     is_heard: bool
 
 
-def sequel_of(function_id: str, status: str, trigger: str | None) -> Sequel | None:
+def follow_up_of(function_id: str, status: str, trigger: str | None) -> FollowUp | None:
     """Return what follows when a run, started by the event named *trigger*, ends with *status*; None if nothing does.
 
     Nothing follows a run that was itself started by a lifecycle event: that might go on for ever.
     """
     ending = RunStatus(status)
-    if trigger in events.LIFECYCLE or ending not in _NAMES:
+    if trigger in stored_events.LIFECYCLE or ending not in _NAMES:
         return None
     handler = _handler(function_id, _OPTIONS[ending])
-    is_heard = functions.is_heard(_NAMES[ending])
-    return Sequel(function_id, _NAMES[ending], handler, is_heard) if handler or is_heard else None
+    is_heard = catalog.is_heard(_NAMES[ending])
+    return FollowUp(function_id, _NAMES[ending], handler, is_heard) if handler or is_heard else None
 
 
-def _handler(function_id: str, option: str) -> Startable | None:
-    function = functions.known(function_id)
+def _handler(function_id: str, option: str) -> AnyFunction | None:
+    function = catalog.known(function_id)
     try:
-        return functions.end_function(function, option) if function else None
+        return catalog.end_function(function, option) if function else None
     except ConfigurationError:
         logger.exception("A run of %s ended, and what %s names is not in the code", function_id, option)
         return None
 
 
-def tell(sequel: Sequel, end: Ended, trigger: EventRow) -> Event:
+def store_end_event(follow_up: FollowUp, end: RunEnd, trigger: EventRow) -> Event:
     """Store the event that tells of the end, in the ending commit; with listeners, it is ingested like any other."""
     data = {
-        "function": sequel.function_id,
+        "function": follow_up.function_id,
         "run_id": str(end.run_id),
-        "event": events.portable(trigger),
-        **_details(sequel, end),
+        "event": stored_events.portable(trigger),
+        **_details(follow_up, end),
     }
-    return sending.store_own(sequel.name, data, to_ingest=sequel.is_heard)
+    return sending.store_own(follow_up.name, data, to_ingest=follow_up.is_heard)
 
 
-def _details(sequel: Sequel, end: Ended) -> dict[str, Any]:
-    if sequel.name == events.COMPLETED:
-        return {"result": _result(sequel.function_id, end.output or "null")}
+def _details(follow_up: FollowUp, end: RunEnd) -> dict[str, Any]:
+    if follow_up.name == stored_events.COMPLETED:
+        return {"result": _result(follow_up.function_id, end.output or "null")}
     error = json.loads(end.error or "{}")
-    return {"error": error} if sequel.name == events.FAILED else {"reason": error.get("message", "")}
+    return {"error": error} if follow_up.name == stored_events.FAILED else {"reason": error.get("message", "")}
 
 
 def _result(function_id: str, output: str) -> Any:
@@ -104,22 +104,24 @@ def _result(function_id: str, output: str) -> Any:
         return encoding.plain(json.loads(output))
 
 
-def cancelled(run_ids: Iterable[UUID]) -> list[tuple[Sequel, EventRow, UUID]]:
+def follow_ups_of_cancelled(run_ids: Iterable[UUID]) -> list[tuple[FollowUp, EventRow, UUID]]:
     """Return what follows the cancelling of these runs, with their triggers; costs a query only if anything may."""
-    if not functions.is_heard(events.CANCELLED) and not functions.any_ends("on_cancel"):
+    if not catalog.is_heard(stored_events.CANCELLED) and not catalog.any_ends("on_cancel"):
         return []
     runs = Run.objects.using(alias()).filter(id__in=list(run_ids)).select_related("event").defer("output", "error")
     followed = []
     for run in runs:
-        sequel = sequel_of(run.function_id, RunStatus.CANCELLED, run.event.name if run.event else None)
-        if sequel:
-            followed.append((sequel, events.trigger_of_run(run), run.id))
+        follow_up = follow_up_of(run.function_id, RunStatus.CANCELLED, run.event.name if run.event else None)
+        if follow_up:
+            followed.append((follow_up, stored_events.trigger_of_run(run), run.id))
     return followed
 
 
-def tell_of_invocation(child: Run, parent_trigger: EventRow | None) -> None:
+def store_invoked_event(child: Run, parent_trigger: EventRow | None) -> None:
     """Store the event that tells of an invoked run, in the invoking commit, if anybody listens to it."""
-    if (parent_trigger and parent_trigger.name in events.LIFECYCLE) or not functions.is_heard(events.INVOKED):
+    if (parent_trigger and parent_trigger.name in stored_events.LIFECYCLE) or not catalog.is_heard(
+        stored_events.INVOKED
+    ):
         return
     data: Mapping[str, Any] = {
         "function": child.function_id,
@@ -127,4 +129,4 @@ def tell_of_invocation(child: Run, parent_trigger: EventRow | None) -> None:
         "parent_run_id": str(child.parent_id),
         "event": {"data": json.loads(child.input or "{}")},
     }
-    sending.store_own(events.INVOKED, dict(data), to_ingest=True)
+    sending.store_own(stored_events.INVOKED, dict(data), to_ingest=True)

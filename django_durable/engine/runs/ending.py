@@ -24,25 +24,24 @@ from ...exceptions import RunNotFound
 from ...managers import DatabaseNow
 from ...middleware import get_hooks
 from ...models import Run, RunStatus, Step, Wait
-from ..store import get_store
-from ..store import stored_events as events
+from ..store import get_store, stored_events
 from ..store.portable.runs import claimed_from_the_start
-from ..store.rows import BranchEnd, Claim, EventRow, Finished, Following, Ready, Resolution
+from ..store.rows import BranchEnd, Claim, EndResult, EventRow, NextClaim, ReadyRun, Resolution
 from ..store.transactions import alias, atomic, retried
-from . import catalog as functions
-from .catalog import Startable
-from .end_events import Ended, Sequel, cancelled, sequel_of, tell
+from . import catalog
+from .catalog import AnyFunction
+from .end_events import FollowUp, RunEnd, follow_up_of, follow_ups_of_cancelled, store_end_event
 
 _NO_COLUMNS = ("run_id", "now", "event", "key", "path")  #: what a claim has that is not as in the run's row
 _TICK = datetime.timedelta(microseconds=1)  #: events of a batch are ingested one apart
 
 
-def new_run(function: Startable, **values: Any) -> Run:
+def new_run(function: AnyFunction, **values: Any) -> Run:
     """Return a queued run of *function*, not stored yet."""
     return Run(
         id=uuid7(),
         function_id=function.id,
-        queue=functions.queue_of(function),
+        queue=catalog.queue_of(function),
         code_version=function.code_version,
         ready_at=DatabaseNow(),
         next_at=DatabaseNow(get_settings().rehint),
@@ -50,23 +49,23 @@ def new_run(function: Startable, **values: Any) -> Run:
     )
 
 
-def store_runs(runs: Iterable[Run]) -> list[Ready]:
+def store_runs(runs: Iterable[Run]) -> list[ReadyRun]:
     """Insert new runs; one whose start key exists already was started before, and is left."""
     rows = list(runs)
     if not rows:
         return []
-    functions.ensure_rows_for(rows)
+    catalog.ensure_rows_for(rows)
     if len(rows) == 1:
         get_store().insert(rows[0], ignore_conflicts=True)
     else:
         Run.objects.using(alias()).bulk_create(rows, batch_size=500, ignore_conflicts=True)
-    return [Ready(run.id, run.queue) for run in rows]
+    return [ReadyRun(run.id, run.queue) for run in rows]
 
 
-def take_one(runs: Iterable[Run], following: Following) -> Run | None:
+def take_one(runs: Iterable[Run], next_claim: NextClaim) -> Run | None:
     """Let the first of these new runs that is for that worker be its own from the start; return which that is."""
-    first = next((run for run in runs if following.queue in (None, run.queue)), None)
-    return first and claimed_from_the_start(first, owner=following.owner, lease=following.lease)
+    first = next((run for run in runs if next_claim.queue in (None, run.queue)), None)
+    return first and claimed_from_the_start(first, owner=next_claim.owner, lease=next_claim.lease)
 
 
 def claim_of(run: Run, now: datetime.datetime, event: EventRow) -> Claim:
@@ -75,7 +74,7 @@ def claim_of(run: Run, now: datetime.datetime, event: EventRow) -> Claim:
     return Claim(**values, run_id=run.id, now=now, event=event)
 
 
-def announce(ready: Iterable[Ready]) -> None:
+def announce(ready: Iterable[ReadyRun]) -> None:
     """Have these runs worked on once the transaction, if one is open, has committed."""
     by_queue: dict[str, list[UUID]] = {}
     for each in ready:
@@ -99,7 +98,7 @@ def cancel(run_id: UUID, reason: str = "") -> bool:
         store.lock([run.parent_id] if run.parent_id else [])
         cancelled = _cancel_tree([run_id], _error("Cancelled", reason or "The run was cancelled"))
         if cancelled and run.parent_id:
-            end = Ended(run_id, RunStatus.CANCELLED, None, _error("Cancelled", reason or "The run was cancelled"))
+            end = RunEnd(run_id, RunStatus.CANCELLED, None, _error("Cancelled", reason or "The run was cancelled"))
             announce(_resolve_parent(run.parent_id, run.parent_key, end))
         return bool(cancelled)
 
@@ -110,7 +109,10 @@ def _cancel_tree(run_ids: Sequence[UUID], error: str) -> list[UUID]:
     unfinished = store.lock(run_ids)
     children = _children(unfinished)
     store.cancel(unfinished, error)
-    follow = [(each, Ended(id, RunStatus.CANCELLED, error=error), row) for each, row, id in cancelled(unfinished)]
+    follow = [
+        (each, RunEnd(id, RunStatus.CANCELLED, error=error), row)
+        for each, row, id in follow_ups_of_cancelled(unfinished)
+    ]
     announce(store_runs(run for each in follow for run in _runs_after(*each)))
     tell = partial(signals.tell, signals.run_ended, partial(_cancellations, unfinished))
     transaction.on_commit(tell, using=alias(), robust=True)
@@ -130,13 +132,13 @@ def _cancellations(run_ids: Sequence[UUID]) -> list[dict[str, Any]]:
     return [{**run, "status": str(RunStatus.CANCELLED)} for run in runs]
 
 
-def finish(claim: Claim, end: Ended, following: Following | None = None) -> Finished | None:
+def finish(claim: Claim, end: RunEnd, next_claim: NextClaim | None = None) -> EndResult | None:
     """End a claimed run with all that follows; None if the claim is lost.
 
-    Where nothing follows, a ready run may be claimed for *following* in the same commit.
+    Where nothing follows, a ready run may be claimed for *next_claim* in the same commit.
     """
     fault_points.point("run.before_finish")
-    ended = _finish(claim, end, following)
+    ended = _finish(claim, end, next_claim)
     if ended:
         fault_points.point("run.after_finish")
         told = {"run_id": claim.run_id, "function_id": claim.function_id, "status": str(end.status)}
@@ -145,12 +147,12 @@ def finish(claim: Claim, end: Ended, following: Following | None = None) -> Fini
 
 
 @retried
-def _finish(claim: Claim, end: Ended, following: Following | None) -> Finished | None:
+def _finish(claim: Claim, end: RunEnd, next_claim: NextClaim | None) -> EndResult | None:
     """End a claimed run and, in the same commit, settle its parent's step and start what follows."""
-    sequel = sequel_of(claim.function_id, end.status, claim.event.name if claim.event else None)
+    follow_up = follow_up_of(claim.function_id, end.status, claim.event.name if claim.event else None)
     store = get_store()
-    if claim.parent_id is None and sequel is None and not end.unused and not end.has_branches:
-        return store.end(claim, end.status, output=end.output, error=end.error, following=following)
+    if claim.parent_id is None and follow_up is None and not end.unused and not end.has_branches:
+        return store.end(claim, end.status, output=end.output, error=end.error, next_claim=next_claim)
     with atomic():
         store.lock([claim.parent_id] if claim.parent_id else [])
         if not store.end(claim, end.status, output=end.output, error=end.error):
@@ -159,21 +161,21 @@ def _finish(claim: Claim, end: Ended, following: Following | None) -> Finished |
             store.close_branches([claim.run_id])
         store.mark_unused(claim.run_id, end.unused)
         ready = _resolve_parent(claim.parent_id, claim.parent_key, end) if claim.parent_id else []
-        ready += store_runs(_runs_after(sequel, end, events.trigger_of(claim)) if sequel else [])
+        ready += store_runs(_runs_after(follow_up, end, stored_events.trigger_of(claim)) if follow_up else [])
         # The worker that ended this run goes on with what is ready in the same queue.
         announce(each for each in ready if each.needs_message(claim.queue))
-    return Finished()
+    return EndResult()
 
 
 @retried
-def finish_branch(claim: Claim, end: BranchEnd, following: Following | None) -> Finished | None:
-    """End a branch, and claim another one of its group for *following*; None if the claim is lost.
+def finish_branch(claim: Claim, end: BranchEnd, next_claim: NextClaim | None) -> EndResult | None:
+    """End a branch, and claim another one of its group for *next_claim*; None if the claim is lost.
 
     Where that decides a race, the others are closed, and the children that they wait for cancelled.
     """
     store, rehint = get_store(), get_settings().rehint
     if not end.race:
-        return store.finish_branch(claim, end, rehint=rehint, following=following)
+        return store.finish_branch(claim, end, rehint=rehint, next_claim=next_claim)
     with atomic():
         store.lock([claim.run_id])
         children = set(_children([claim.run_id]))
@@ -200,7 +202,7 @@ def continue_as_new(claim: Claim, function: DurableFunction[Any, Any], data: str
         parent_id=claim.parent_id,
         parent_key=claim.parent_key,
         depth=claim.depth,
-        start_key=events.digest(claim.run_id.hex, "continued"),
+        start_key=stored_events.digest(claim.run_id.hex, "continued"),
         looks_back_to=_seen_until(claim),
     )
     output = encoding.encode(get_hooks().encode({"continued_as": str(new.id)}))
@@ -224,13 +226,17 @@ def _seen_until(claim: Claim) -> datetime.datetime:
     return max(start, last + _TICK) if last else start
 
 
-def _runs_after(sequel: Sequel, end: Ended, trigger: EventRow) -> list[Run]:
+def _runs_after(follow_up: FollowUp, end: RunEnd, trigger: EventRow) -> list[Run]:
     """Tell of a run's end; return the run of what handles it, with the start key that ingest would give it."""
-    event, handler = tell(sequel, end, trigger), sequel.handler
-    return [new_run(handler, event_id=event.id, start_key=events.digest(handler.id, event.id.hex))] if handler else []
+    event, handler = store_end_event(follow_up, end, trigger), follow_up.handler
+    return (
+        [new_run(handler, event_id=event.id, start_key=stored_events.digest(handler.id, event.id.hex))]
+        if handler
+        else []
+    )
 
 
-def _resolve_parent(parent_id: UUID, parent_key: bytes | None, end: Ended) -> list[Ready]:
+def _resolve_parent(parent_id: UUID, parent_key: bytes | None, end: RunEnd) -> list[ReadyRun]:
     resolution = Resolution(run_id=parent_id, key=parent_key or b"", output=end.output)
     if end.status != RunStatus.COMPLETED:
         resolution = Resolution(

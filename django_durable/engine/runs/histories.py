@@ -14,8 +14,7 @@ from ...core.replay.groups import branch_key
 from ...core.replay.operations import Memo, StepKind, StepStatus, step_key
 from ...exceptions import DurableError, RunNotFound
 from ...models import Run, Step
-from ..store import get_store
-from ..store import stored_events as events
+from ..store import get_store, stored_events
 from ..store.rows import EventRow
 from ..store.step_names import title
 from ..store.transactions import alias
@@ -38,7 +37,7 @@ def export(run_id: UUID) -> dict[str, Any]:
         "status": run.status,
         "attempt": run.attempt,
         "created_at": run.created_at.isoformat(),
-        "event": _event_document(events.trigger_of_run(run)),
+        "event": _event_document(stored_events.trigger_of_run(run)),
         "steps": _steps(run_id),
     }
 
@@ -62,7 +61,7 @@ def _step_document(row: Step, memo: Memo) -> dict[str, Any]:
         "attempt": memo.attempt,
         "output": memo.output,
         "error": memo.error,
-        "event": _event_document(events.event_row(row.event)) if row.event else None,
+        "event": _event_document(stored_events.event_row(row.event)) if row.event else None,
         **{name: _text(getattr(row, name)) for name in _MOMENTS},
     }
 
@@ -114,7 +113,7 @@ def read(document: Mapping[str, Any]) -> History:
 
 
 def _event(document: Mapping[str, Any]) -> Event:
-    return events.event_of(
+    return stored_events.event_of(
         EventRow(
             id=UUID(document["id"]),
             name=document["name"],

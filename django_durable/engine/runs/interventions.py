@@ -20,7 +20,7 @@ from ...middleware import get_hooks
 from ...models import Event, Run, RunStatus, Step, StepKind, Wait
 from ..events import sending
 from ..store import get_store
-from ..store.rows import Ready, Resolution
+from ..store.rows import ReadyRun, Resolution
 from ..store.step_names import StepName, named, not_found
 from ..store.transactions import alias, atomic, retried
 from . import timers
@@ -94,7 +94,7 @@ def wake_run(run_id: UUID) -> bool:
     A run that waits for a worker whose code has its function is looked at again.
     """
 
-    def wake(run: Run) -> list[Ready]:
+    def wake(run: Run) -> list[ReadyRun]:
         rehint = get_settings().rehint
         sleeps = [timers.over(step) for step in _open_steps(run_id, StepKind.SLEEP)]
         if not sleeps and run.waiting_kind != "code":
@@ -110,7 +110,7 @@ def retry_now(run_id: UUID) -> bool:
     False if the run does not wait at all. Raises RunNotFound and NotWaiting.
     """
 
-    def retry(run: Run) -> list[Ready]:
+    def retry(run: Run) -> list[ReadyRun]:
         store, rehint = get_store(), get_settings().rehint
         put_off = _open_steps(run_id, StepKind.RUN, StepKind.ATOMIC)
         branches = [(run_id, key) for key in put_off.values_list("parent_key", flat=True) if key]
@@ -134,7 +134,7 @@ def _open_steps(run_id: UUID, *kinds: str) -> Any:
 
 
 @retried
-def _wake_waiting(run_id: UUID, wake: Callable[[Run], list[Ready]]) -> bool:
+def _wake_waiting(run_id: UUID, wake: Callable[[Run], list[ReadyRun]]) -> bool:
     with atomic():
         if not _lock(run_id):
             return False

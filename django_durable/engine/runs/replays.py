@@ -14,7 +14,7 @@ from ...core.replay.groups import groups_around
 from ...core.values import encoding
 from ...exceptions import ReplayRefused, RunNotFound
 from ...models import BatchedEvent, Run, Step
-from ..store import stored_events as events
+from ..store import stored_events
 from ..store.portable.runs import SETTLED
 from ..store.step_names import StepName, named, not_found
 from ..store.transactions import alias, atomic, retried
@@ -103,9 +103,11 @@ def _check_allowed(function: DurableFunction[Any, Any], confirmed: bool) -> None
 def _check_readable(run: Run, input: str) -> None:
     # The engine's own events, such as that of a failure, have data of a shape.
     try:
-        events.event_of(events.trigger_of_run(Run(id=run.id, event=run.event, input=input, created_at=run.created_at)))
+        stored_events.event_of(
+            stored_events.trigger_of_run(Run(id=run.id, event=run.event, input=input, created_at=run.created_at))
+        )
     except Exception as error:
-        name = run.event.name if run.event else events.INVOKED
+        name = run.event.name if run.event else stored_events.INVOKED
         reason = f"{name} events cannot hold this data ({type(error).__name__}: {error}). Replay it with its own"
         raise ReplayRefused(run.function_id, reason) from error
 
@@ -137,7 +139,7 @@ def _new_runs(old: Iterable[Run], wish: _Wish, kept: Mapping[UUID, int]) -> list
             event_id=run.event_id,
             input=run.input if wish.input is None else wish.input,
             replay_of_id=run.id,
-            start_key=wish.once and events.digest("replay", run.id.hex, wish.once.hex),
+            start_key=wish.once and stored_events.digest("replay", run.id.hex, wish.once.hex),
             steps=kept.get(run.id, 0),
         )
         for run in old

@@ -19,11 +19,10 @@ from ...exceptions import InvalidEvent, RunNotFound
 from ...middleware import get_hooks
 from ...models import Run
 from ..events import sending
-from ..store import stored_events as events
+from ..store import stored_events
 from ..store.step_names import StepName
 from ..store.transactions import alias, atomic, is_open
-from . import ending as runs
-from . import replays
+from . import ending, replays
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,12 +44,12 @@ def start(function: DurableFunction[Any, Any], data: Any, key: str | None, outsi
     text = encoding.encode(given, root="data", limit=get_settings().max_payload, objects=False)
     if key is not None and not is_storable(key, 1_000):
         raise InvalidEvent(f"{function.id}: the id of a start is text of 1 to 1,000 characters, not {key!r}")
-    start_key = None if key is None else events.digest(function.id, "start", key)
-    run = runs.new_run(function, input=text, start_key=start_key)
+    start_key = None if key is None else stored_events.digest(function.id, "start", key)
+    run = ending.new_run(function, input=text, start_key=start_key)
     with atomic(savepoint=False):
         first = _started_by(start_key)
         if first is None:
-            runs.announce(runs.store_runs([run]))
+            ending.announce(ending.store_runs([run]))
             first = _started_by(start_key)
     return str(first or run.id)
 
@@ -73,7 +72,7 @@ def look(id: str) -> RunState:
 
 def cancel(id: str, reason: str) -> bool:
     """Cancel the run; False if it had ended."""
-    return runs.cancel(run_id(id), reason)
+    return ending.cancel(run_id(id), reason)
 
 
 def replay(id: str, data: Any, from_step: StepName | None, confirmed: bool) -> str:

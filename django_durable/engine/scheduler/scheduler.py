@@ -23,11 +23,10 @@ from ...core.ids import uuid7
 from ...drivers.base import get_driver
 from ...models import Run, RunStatus, Step, StepKind, StepStatus
 from ..leases.leases import BEAT, worker_name
-from ..runs import catalog as functions
-from ..runs import timers
+from ..runs import catalog, timers
 from ..runs.ending import announce
 from ..store import get_store
-from ..store.rows import Ready, Sight
+from ..store.rows import ReadyRun, SchedulerView
 from ..store.transactions import alias, connection
 
 logger = logging.getLogger("django_durable")
@@ -50,7 +49,7 @@ def run(stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             if not known:
-                functions.sync()
+                catalog.sync()
                 known = True
             pause, failures = scheduler.look(), 0
         except DatabaseError as error:
@@ -101,17 +100,17 @@ class Scheduler:
 
     def look(self) -> float:
         """Handle what is due if this scheduler leads; return after how many seconds to look again."""
-        sight = get_store().look(self._name, leadership=LEADERSHIP, deputyship=DEPUTYSHIP)
-        if not sight.leads:
+        view = get_store().look(self._name, leadership=LEADERSHIP, deputyship=DEPUTYSHIP)
+        if not view.leads:
             # The deputy looks when the leader is late, the others when the deputy is, and not all at once.
-            return max(SOONEST, sight.patience + (0 if sight.is_deputy else random.random()))
-        moments = self._events(sight)
-        for rings_at, handle in ((sight.run_at, self._runs), (sight.branch_at, self._branches)):
-            if rings_at is None or rings_at > sight.now:
+            return max(SOONEST, view.patience + (0 if view.is_deputy else random.random()))
+        moments = self._events(view)
+        for rings_at, handle in ((view.run_at, self._runs), (view.branch_at, self._branches)):
+            if rings_at is None or rings_at > view.now:
                 moments.append(rings_at)
             else:
-                moments += handle(sight.now)
-        seconds = min(((moment - sight.now).total_seconds() for moment in moments if moment), default=POLL)
+                moments += handle(view.now)
+        seconds = min(((moment - view.now).total_seconds() for moment in moments if moment), default=POLL)
         return min(POLL, max(SOONEST, seconds)) if seconds > 0 else 0.0
 
     def _runs(self, now: datetime.datetime) -> list[datetime.datetime | None]:
@@ -160,7 +159,7 @@ class Scheduler:
         get_store().expire([run["id"] for run in running], rehint=rehint)
         if due:
             fault_points.point("sweep.after_update")
-        announce([Ready(run["id"], run["queue"]) for run in [*queued, *running]])
+        announce([ReadyRun(run["id"], run["queue"]) for run in [*queued, *running]])
         if waiting:
             timers.fire([run["id"] for run in waiting])
 
@@ -169,17 +168,17 @@ class Scheduler:
         others = {each["run_id"]: each["run__queue"] for each in due if each["status"] != StepStatus.WAITING}
         if others:
             get_store().expire_branches(list(others), rehint=get_settings().rehint)
-            announce([Ready(run_id, queue) for run_id, queue in others.items()])
+            announce([ReadyRun(run_id, queue) for run_id, queue in others.items()])
         waiting = {each["run_id"] for each in due if each["status"] == StepStatus.WAITING}
         if waiting:
             timers.fire(list(waiting))
 
-    def _events(self, sight: Sight) -> list[datetime.datetime | None]:
+    def _events(self, view: SchedulerView) -> list[datetime.datetime | None]:
         """Hint that events wait, with growing pauses while the same one is first; return when the next one is due."""
-        if sight.event_at is None or sight.event_at > sight.now:
-            return [sight.event_at]
-        if sight.event_id != self._waiting:
-            self._waiting, self._pause = sight.event_id, SHORTEST_PAUSE
+        if view.event_at is None or view.event_at > view.now:
+            return [view.event_at]
+        if view.event_id != self._waiting:
+            self._waiting, self._pause = view.event_id, SHORTEST_PAUSE
         if time.monotonic() - self._hinted >= self._pause:
             self._hinted, self._pause = time.monotonic(), min(LONGEST_PAUSE, 2 * self._pause)
             get_driver().wake(get_driver().default_queue(), ingest=True)

@@ -11,7 +11,7 @@ from ...core.replay.operations import Invoke, Memo, StepStatus
 from ...exceptions import ConfigurationError
 from ...models import Run, Wait
 from ..runs.ending import new_run
-from ..store.rows import Opening, StepRow, WaitRow
+from ..store.rows import PendingStep, StepRow, WaitRow
 from ..store.stored_events import digest
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEEPEST = 50  #: runs that invoked one another
 
 
-def invoke(turn: Turn, op: Invoke) -> Memo | Opening:
+def invoke(turn: Turn, op: Invoke) -> Memo | PendingStep:
     """Return how the child starts and is waited for; or record at once why it cannot start."""
     refusal = _refusal(op.function_id, turn.claim.depth)
     if refusal is None:
@@ -42,7 +42,7 @@ def _refusal(function_id: str, depth: int) -> str | None:
     return None
 
 
-def _opening(turn: Turn, op: Invoke) -> Opening:
+def _opening(turn: Turn, op: Invoke) -> PendingStep:
     now = clock.now()
     child = _child(turn, op)
     expires_at = now + op.timeout if op.timeout is not None else None
@@ -56,7 +56,7 @@ def _opening(turn: Turn, op: Invoke) -> Opening:
         expires_at=expires_at,
     )
     row = StepRow.of(op, StepStatus.WAITING, now, input=op.function_id, started_at=now, next_at=expires_at)
-    return Opening(row=row, kind="invoke", text=f"{op.function_id} {child.id}", waits=[wait], child=child)
+    return PendingStep(row=row, kind="invoke", text=f"{op.function_id} {child.id}", waits=[wait], child=child)
 
 
 def _child(turn: Turn, op: Invoke) -> Run:

@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...core.replay.operations import Memo, WaitForEvent, WaitForSignal
-from ..events import index as event_keys
-from ..runs.end_events import tell_of_invocation
+from ..events import index
+from ..runs.end_events import store_invoked_event
 from ..runs.ending import announce, store_runs
 from ..store import get_store
-from ..store.rows import Opening
+from ..store.rows import PendingStep
 from ..store.transactions import atomic, retried
-from . import wait_for_event as waits
-from . import wait_for_signal as signals
+from . import wait_for_event, wait_for_signal
 
 if TYPE_CHECKING:
     from ..turns.turns import Turn
 
 
 @retried
-def commit(turn: Turn, openings: Sequence[Opening], *, park: bool) -> list[Memo]:
+def commit(turn: Turn, openings: Sequence[PendingStep], *, park: bool) -> list[Memo]:
     """Write open steps, and let the run wait for them if it is to *park*; return the memos of those settled at once.
 
     Nothing slips between the look at stored events and the commit of a wait: ingest is locked out of the names. A run
@@ -31,7 +30,7 @@ def commit(turn: Turn, openings: Sequence[Opening], *, park: bool) -> list[Memo]
         return []
     for opening in openings:
         if opening.lookback is not None:
-            event_keys.prepare_paths(opening.lookback.patterns, opening.lookback.rule.index_path)
+            index.prepare_paths(opening.lookback.patterns, opening.lookback.rule.index_path)
     with atomic():
         _lock_names(openings)
         found = [(opening, _settled_now(turn, opening)) for opening in openings]
@@ -45,29 +44,29 @@ def commit(turn: Turn, openings: Sequence[Opening], *, park: bool) -> list[Memo]
         announce(turn.elsewhere(children))
         for opening in left:
             if opening.child is not None:
-                tell_of_invocation(opening.child, turn.claim.event)
+                store_invoked_event(opening.child, turn.claim.event)
     turn.lease.left_branches |= any(opening.branches for opening in left)
     return memos
 
 
-def _lock_names(openings: Sequence[Opening]) -> None:
+def _lock_names(openings: Sequence[PendingStep]) -> None:
     patterns = {pattern for opening in openings if opening.lookback for pattern in opening.lookback.patterns}
     if patterns:
         get_store().lock_names(patterns, shared=True)
-    names = {signals.lock_name(each.op.signal) for each in openings if isinstance(each.op, WaitForSignal)}
+    names = {wait_for_signal.lock_name(each.op.signal) for each in openings if isinstance(each.op, WaitForSignal)}
     if names:
         get_store().lock_names(names, shared=False)
 
 
-def _settled_now(turn: Turn, opening: Opening) -> Memo | None:
+def _settled_now(turn: Turn, opening: PendingStep) -> Memo | None:
     if isinstance(opening.op, WaitForSignal):
-        return signals.take_name(turn, opening.op, opening.row)
+        return wait_for_signal.take_name(turn, opening.op, opening.row)
     if isinstance(opening.op, WaitForEvent) and opening.lookback is not None:
-        return waits.look_back(turn, opening.op, opening.lookback, opening.row)
+        return wait_for_event.look_back(turn, opening.op, opening.lookback, opening.row)
     return None
 
 
-def _plan(turn: Turn, openings: Sequence[Opening]) -> None:
+def _plan(turn: Turn, openings: Sequence[PendingStep]) -> None:
     rows = [row for opening in openings for row in (opening.row, *opening.branches)]
     turn.lease.plan(rows, [wait for opening in openings for wait in opening.waits])
     for opening in openings:

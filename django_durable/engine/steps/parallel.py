@@ -18,14 +18,13 @@ from ...core import clock
 from ...core.replay.groups import Branch, Group, GroupMode, branch_prefix
 from ...core.replay.operations import StepKind, StepStatus, whose_error
 from ...core.replay.replay import Completed, Outcome, Raised, Suspended
-from ...core.values import encoding
-from ...core.values import errors as failures
+from ...core.values import encoding, errors
 from ...exceptions import LeaseLost, StepError, is_final
 from ...models import StepAttempt
 from ..leases.leases import Lease, worker_name
-from ..runs import ending as runs
+from ..runs import ending
 from ..store import get_store
-from ..store.rows import BranchEnd, Claim, Following, Opening, Parking, StepRow
+from ..store.rows import BranchEnd, Claim, NextClaim, Parking, PendingStep, StepRow
 from . import run as bodies
 
 if TYPE_CHECKING:
@@ -36,13 +35,13 @@ ELSEWHERE_PAUSE = datetime.timedelta(minutes=1)  #: after which a branch is look
 _MICROSECOND = datetime.timedelta(microseconds=1)
 
 
-def opening(turn: Turn, op: Group, now: datetime.datetime) -> Opening:
+def opening(turn: Turn, op: Group, now: datetime.datetime) -> PendingStep:
     """Return the opening of a group, or of the branches that the code has gained since."""
     missing = op.missing(turn.history)
     row = StepRow.of(op, StepStatus.WAITING, now, input=str(op.mode), open=len(missing), started_at=now)
     branches = [_planned(op, branch, index, now) for index, branch in enumerate(missing)]
     text = f"{op.ref.name}: {len(missing)} of {len(op.branches)} branches"
-    return Opening(row=row, kind="group", text=text, branches=branches)
+    return PendingStep(row=row, kind="group", text=text, branches=branches)
 
 
 def _planned(op: Group, branch: Branch, index: int, now: datetime.datetime) -> StepRow:
@@ -106,7 +105,7 @@ class BranchTurn:
         """Leave a branch that the code did not come to, and let the run's own turn see what the code does now."""
         turn = self._turn
         turn.lease.release(after=ELSEWHERE_PAUSE)
-        runs.announce(get_store().wake([turn.claim.run_id], rehint=turn.settings.rehint))
+        ending.announce(get_store().wake([turn.claim.run_id], rehint=turn.settings.rehint))
 
     def _complete(self, op: Group, branch: Branch, value: object) -> None:
         try:
@@ -119,7 +118,7 @@ class BranchTurn:
     def _fail_or_retry(self, op: Group, branch: Branch, error: Exception) -> None:
         """Try the branch's own code again after its back-off; a step's final error is final for the branch, too."""
         turn, now = self._turn, clock.now()
-        number, text = turn.attempt + 1, failures.encode_error(error)
+        number, text = turn.attempt + 1, errors.encode_error(error)
         failed = bodies.unfinished(branch.ref, number, StepAttempt.Status.FAILED, self._started, error=text)
         policy = turn.policy_of(op.options)
         next_at = None if is_final(error) else policy.next_attempt(number, error, now)
@@ -150,13 +149,13 @@ class BranchTurn:
         )
         turn.progressed()
         self._since = time.monotonic()
-        following = None if turn.must_give_way() else Following(worker_name(), turn.settings.lease)
-        finished = runs.finish_branch(turn.claim, full, following)
+        next_claim = None if turn.must_give_way() else NextClaim(worker_name(), turn.settings.lease)
+        finished = ending.finish_branch(turn.claim, full, next_claim)
         if finished is None:
             self._discard(branch, end)
             return False
         self._claimed = finished.claim
-        runs.announce(turn.elsewhere(finished.ready))
+        ending.announce(turn.elsewhere(finished.ready))
         # A group around this one may go on: its worker looks for its branches, too.
         turn.lease.left_branches |= bool(finished.ready)
         return True

@@ -20,13 +20,12 @@ from ...core import clock, fault_points
 from ...core.functions.middleware import StepContext
 from ...core.replay.operations import Memo, RunStep, StepKind, StepRef, StepStatus, return_annotation
 from ...core.replay.replay import in_body
-from ...core.values import encoding
-from ...core.values import errors as failures
+from ...core.values import encoding, errors
 from ...exceptions import LeaseLost, StepTimeout
 from ...models import StepAttempt
 from ..leases.leases import memo_of
 from ..store import get_store
-from ..store.rows import AttemptRow, Opening, StepRow
+from ..store.rows import AttemptRow, PendingStep, StepRow
 from ..store.transactions import REMEDY, atomic, connection, roll_back_open
 from .timeouts import limited, seconds_of
 
@@ -187,7 +186,7 @@ def begin(turn: Turn, op: RunStep, memo: Memo | None) -> Attempt:
     return Attempt(turn=turn, op=op, number=memo.attempt + 1 if memo else 1, started_at=clock.now())
 
 
-def run(turn: Turn, op: RunStep, memo: Memo | None) -> Memo | Opening:
+def run(turn: Turn, op: RunStep, memo: Memo | None) -> Memo | PendingStep:
     """Make the next attempt of the step; return its memo, or how the one after it is waited for.
 
     Raises LeaseLost if the run is not this worker's any more: the value is kept for people, as discarded.
@@ -210,7 +209,7 @@ def record(attempt: Attempt, output: str) -> Memo:
     return memo
 
 
-def _record_with_writes(attempt: Attempt) -> Memo | Opening:
+def _record_with_writes(attempt: Attempt) -> Memo | PendingStep:
     """Run the function and record its value in one transaction."""
     row: StepRow | None = None
     try:
@@ -231,10 +230,10 @@ def _record_with_writes(attempt: Attempt) -> Memo | Opening:
     return memo
 
 
-def fail(attempt: Attempt, error: Exception) -> Memo | Opening:
+def fail(attempt: Attempt, error: Exception) -> Memo | PendingStep:
     """Record that the attempt failed for good, or return how the next one is waited for."""
     turn, now, name = attempt.turn, clock.now(), attempt.op.ref.name
-    text = failures.encode_error(error)
+    text = errors.encode_error(error)
     kept = attempt.unfinished(StepAttempt.Status.FAILED, error=text)
     policy = turn.policy_of(attempt.op.options)
     next_at = policy.next_attempt(attempt.number, error, now)
@@ -253,7 +252,7 @@ def fail(attempt: Attempt, error: Exception) -> Memo | Opening:
         recorded = turn.record(row, failed=kept)
         tell_of_failure(turn, attempt.op.ref, attempt.number, error)
         return recorded
-    return Opening(row=row, kind="retry", text=retry_text(attempt.number, policy, name, error), failed=kept)
+    return PendingStep(row=row, kind="retry", text=retry_text(attempt.number, policy, name, error), failed=kept)
 
 
 def tell_of_failure(turn: Turn, ref: StepRef, attempts: int, error: Exception) -> None:

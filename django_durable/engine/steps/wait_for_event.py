@@ -18,13 +18,12 @@ from ...core.replay.operations import Memo, StepStatus, WaitForEvent
 from ...exceptions import CodecError, DurableError, EncodingError, EvaluationFailed, InvalidExpression, InvalidStep
 from ...managers import DatabaseNow
 from ...models import MatchFailure, Wait
-from ..events import index as event_keys
-from ..events.index import Arrival
-from ..store import get_store
-from ..store import stored_events as events
+from ..events import index
+from ..events.index import IndexedEvent
+from ..store import get_store, stored_events
 from ..store.page_sizes import first_page
 from ..store.portable.lookups import later_than
-from ..store.rows import Claim, EventRow, Opening, OpenWait, Resolution, StepRow, WaitRow
+from ..store.rows import Claim, EventRow, OpenWait, PendingStep, Resolution, StepRow, WaitRow
 
 if TYPE_CHECKING:
     from ..turns.turns import Turn
@@ -62,7 +61,7 @@ def _resolves(lookback: Lookback, row: EventRow) -> bool:
     if lookback.received_since is not None and row.received_at < lookback.received_since:
         return False
     try:
-        return lookback.rule.matches(lookback.trigger, events.document(row))
+        return lookback.rule.matches(lookback.trigger, stored_events.document(row))
     except (EvaluationFailed, CodecError, EncodingError):
         return False
 
@@ -80,17 +79,17 @@ def _stored_candidates(lookback: Lookback) -> Iterator[EventRow]:
 
 def _stored_page(lookback: Lookback, after: tuple[datetime.datetime, UUID]) -> tuple[Sequence[EventRow], bool]:
     if UNINDEXED in lookback.keys:
-        rows = event_keys.named(lookback.patterns).filter(later_than(after)).order_by("ingested_at", "id")
+        rows = index.named(lookback.patterns).filter(later_than(after)).order_by("ingested_at", "id")
         found, more = first_page(rows, "data", "user", page=PAGE)
-        return [events.event_row(event) for event in found], more
+        return [stored_events.event_row(event) for event in found], more
     path, keys = lookback.rule.index_path, lookback.keys
     return get_store().stored_under(lookback.patterns, path, keys, after=after, limit=PAGE)
 
 
 def plan(claim: Claim, op: WaitForEvent, history: Iterable[Memo], planned_at: datetime.datetime) -> Lookback:
     """Return what *op* looks back for; InvalidPath if the run's trigger lacks the path to match."""
-    trigger = events.trigger_of(claim)
-    document = events.document(trigger)
+    trigger = stored_events.trigger_of(claim)
+    document = stored_events.document(trigger)
     return Lookback(
         patterns=op.patterns,
         rule=op.rule,
@@ -118,12 +117,12 @@ def _received_since(
     return max(finished)
 
 
-def opening(turn: Turn, op: WaitForEvent, now: datetime.datetime) -> Opening:
+def opening(turn: Turn, op: WaitForEvent, now: datetime.datetime) -> PendingStep:
     """Return the opening of a wait; InvalidPath if the run's trigger lacks the path to match."""
     lookback = plan(turn.claim, op, turn.history.values(), now)
     row = StepRow.of(op, StepStatus.WAITING, now, input=_asked(op), next_at=now + op.timeout)
     waits = [_wait(op, pattern, lookback, now) for pattern in op.patterns]
-    return Opening(row=row, kind="event", text=f"event {_asked(op)}", waits=waits, op=op, lookback=lookback)
+    return PendingStep(row=row, kind="event", text=f"event {_asked(op)}", waits=waits, op=op, lookback=lookback)
 
 
 def look_back(turn: Turn, op: WaitForEvent, lookback: Lookback, row: StepRow) -> Memo | None:
@@ -132,7 +131,7 @@ def look_back(turn: Turn, op: WaitForEvent, lookback: Lookback, row: StepRow) ->
     if found is None:
         return None
     settled = dataclasses.replace(row, status=StepStatus.COMPLETED, event_id=found.id, finished_at=clock.now())
-    return turn.record(settled, event=events.event_of(found))
+    return turn.record(settled, event=stored_events.event_of(found))
 
 
 def _asked(op: WaitForEvent) -> str:
@@ -174,9 +173,9 @@ class Matches:
         return [Resolution(run_id=run_id, key=key, event_id=event_id) for (run_id, key), (_, event_id) in in_order]
 
 
-def match(arrived: Sequence[Arrival]) -> Matches:
+def match(arrived: Sequence[IndexedEvent]) -> Matches:
     """Return which open waits these events resolve: each wait by the first of them that fits it."""
-    by_key: dict[tuple[str, bytes], list[tuple[int, Arrival]]] = {}
+    by_key: dict[tuple[str, bytes], list[tuple[int, IndexedEvent]]] = {}
     for numbered in enumerate(arrived):
         for key in numbered[1].wanted:
             by_key.setdefault(key, []).append(numbered)
@@ -197,10 +196,10 @@ def _candidates(keys: Collection[tuple[str, bytes]]) -> Iterator[OpenWait]:
         after = page[-1].id
 
 
-def _match_wait(wait: OpenWait, arrived: Iterable[tuple[int, Arrival]], matches: Matches) -> None:
+def _match_wait(wait: OpenWait, arrived: Iterable[tuple[int, IndexedEvent]], matches: Matches) -> None:
     in_time = [(position, arrival) for position, arrival in arrived if _came_in_time(wait, arrival.row)]
     try:
-        trigger = events.document(events.trigger_of_wait(wait))
+        trigger = stored_events.document(stored_events.trigger_of_wait(wait))
     except (CodecError, EncodingError) as error:
         matches.failures.extend(_failure(wait, arrival.row, error) for _, arrival in in_time)
         return

@@ -19,7 +19,7 @@ from ...managers import DatabaseNow
 from ...models import Wait
 from ..runs.ending import announce
 from ..store import get_store
-from ..store.rows import Opening, Ready, Resolution, StepRow, WaitRow
+from ..store.rows import PendingStep, ReadyRun, Resolution, StepRow, WaitRow
 from ..store.transactions import alias, atomic, retried
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def lock_name(signal: str) -> str:
     return f"durable/signal/{signal}"
 
 
-def opening(op: WaitForSignal, now: datetime.datetime) -> Opening:
+def opening(op: WaitForSignal, now: datetime.datetime) -> PendingStep:
     """Return the opening of a wait for a signal."""
     expires_at = now + op.timeout
     row = StepRow.of(op, StepStatus.WAITING, now, input=op.signal, next_at=expires_at)
@@ -43,7 +43,7 @@ def opening(op: WaitForSignal, now: datetime.datetime) -> Opening:
         created_at=now,
         expires_at=expires_at,
     )
-    return Opening(row=row, kind="signal", text=f"signal {op.signal}", waits=[wait], op=op)
+    return PendingStep(row=row, kind="signal", text=f"signal {op.signal}", waits=[wait], op=op)
 
 
 def take_name(turn: Turn, op: WaitForSignal, row: StepRow) -> Memo | None:
@@ -77,6 +77,6 @@ def _waiting_for(signal: str, **conditions: Any) -> list[tuple[UUID, Any]]:
     return [(run_id, key) for run_id, key, name in waits.values_list("run_id", "key", "name") if name == signal]
 
 
-def _settle(waiting: Iterable[tuple[UUID, Any]], output: str) -> list[Ready]:
+def _settle(waiting: Iterable[tuple[UUID, Any]], output: str) -> list[ReadyRun]:
     resolutions = [Resolution(run_id=run_id, key=bytes(key), output=output) for run_id, key in waiting]
     return get_store().resolve(resolutions, rehint=get_settings().rehint) if resolutions else []

@@ -28,7 +28,7 @@ class _Idle:
     since: float  #: time.monotonic()
 
 
-class Kept:
+class IdleConnections:
     """The connections of this process to the durable database that no message is worked on with now."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ def kept_connection() -> Iterator[None]:
 
     Where Django pools connections (``OPTIONS["pool"]``) there is nothing to keep: the pool does.
     """
-    name, kept = alias(), kept_connections()
+    name, kept = alias(), idle_connections()
     if connections[name].settings_dict["OPTIONS"].get("pool") or connections[name].in_atomic_block:
         yield
         return
@@ -93,9 +93,9 @@ def kept_connection() -> Iterator[None]:
             kept.give_back(worked_on)
 
 
-_kept: dict[int, Kept] = {}
+_of_process: dict[int, IdleConnections] = {}
 
 
-def kept_connections() -> Kept:
+def idle_connections() -> IdleConnections:
     """Return the kept connections of this process: those of its parent are not for a fork to use."""
-    return _kept.get(os.getpid()) or _kept.setdefault(os.getpid(), Kept())
+    return _of_process.get(os.getpid()) or _of_process.setdefault(os.getpid(), IdleConnections())

@@ -163,7 +163,7 @@ class Parking:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class PendingStep:
     """What opens a step: its row and those of its waits, and *kind* and *text* of what is waited for, for people.
 
     *lookback* and *signal* say what may settle it at once, *branches* are rows of a group, *child* an invoked run and
@@ -215,7 +215,7 @@ class Resolution:
 
 
 @dataclass(frozen=True, slots=True)
-class Following:
+class NextClaim:
     """Who goes on, under a lease of which length: with a branch of the same group, or a ready run of *queue*."""
 
     owner: str
@@ -225,15 +225,15 @@ class Following:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class EndResult:
     """What came of an end: what is ready then, and what the worker has claimed in its place."""
 
-    ready: Sequence[Ready] = ()
+    ready: Sequence[ReadyRun] = ()
     claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class SchedulerView:
     """What a scheduler sees at a glance: whether it leads or is the deputy, and what is due first."""
 
     leads: bool
@@ -247,7 +247,7 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ReadyRun:
     """A run that may be claimed, or has a branch that may be: what a hint names."""
 
     run_id: UUID

@@ -15,8 +15,7 @@ from ...codecs import is_sealed, open_data, open_text
 from ...core.events.events import CancelEvent, CompletionEvent, EndEvent, Event, FailureEvent
 from ...core.functions import registry
 from ...core.functions.functions import DurableFunction
-from ...core.values import encoding
-from ...core.values import errors as failures
+from ...core.values import encoding, errors
 from ...exceptions import InvalidEvent
 from ...middleware import get_hooks
 from ...models import Event as StoredEvent
@@ -70,7 +69,7 @@ def _end_event(values: dict[str, Any], stored: dict[str, Any]) -> Event:
     data = values["data"]
     values |= {"run_id": data["run_id"], "original": Event(**data["event"])}
     if values["name"] == FAILED:
-        return FailureEvent(**values, error=failures.decode_error(json.dumps(stored["error"])))
+        return FailureEvent(**values, error=errors.decode_error(json.dumps(stored["error"])))
     if values["name"] == CANCELLED:
         return CancelEvent(**values, reason=data["reason"])
     return CompletionEvent(**values, result=get_hooks().decode(data["result"]))

@@ -20,7 +20,7 @@ from asgiref.sync import sync_to_async
 from ...core import clock
 from ...core.functions.functions import DurableFunction
 from ...core.functions.steps import current_step
-from ...core.replay.async_replay import Asked, AsyncReplay
+from ...core.replay.async_replay import AsyncReplay, PendingCall
 from ...core.replay.operations import Memo, Op, RunStep, Sleep
 from ...core.replay.replay import Aborted, Outcome, Raised, Suspended
 from ...exceptions import Abort, DurableError, Interrupt, InvalidEvent, LeaseLost, Suspend, TooManySteps
@@ -29,7 +29,7 @@ from ..runs import timers
 from ..steps import opening as openings
 from ..steps import run as bodies
 from ..store import get_store
-from ..store.rows import Opening, Parking
+from ..store.rows import Parking, PendingStep
 from ..store.transactions import REMEDY, roll_back_open
 from .turns import Turn
 
@@ -52,11 +52,11 @@ class AsyncTurn(Turn):
     def __init__(self, lease: Lease, function: DurableFunction[Any, Any], should_stop: Callable[[], bool]) -> None:
         super().__init__(lease, function, should_stop)
         self._news = asyncio.Event()
-        self._asked: deque[Asked] = deque()  #: not begun yet
-        self._opened: list[tuple[Asked, Opening]] = []  #: not committed yet
-        self._waiting: dict[bytes, Asked] = {}
-        self._running: dict[Asked, asyncio.Task[str | BaseException] | None] = {}
-        self._finished: deque[tuple[Asked, bodies.Attempt, str | BaseException]] = deque()
+        self._asked: deque[PendingCall] = deque()  #: not begun yet
+        self._opened: list[tuple[PendingCall, PendingStep]] = []  #: not committed yet
+        self._waiting: dict[bytes, PendingCall] = {}
+        self._running: dict[PendingCall, asyncio.Task[str | BaseException] | None] = {}
+        self._finished: deque[tuple[PendingCall, bodies.Attempt, str | BaseException]] = deque()
         self._seen = 0  #: the last of the results that the handler got, or that come before those it gets next
         self._outcome: Outcome | None = None
         self._is_parked = False
@@ -176,13 +176,13 @@ class AsyncTurn(Turn):
             if self._steps > self.settings.max_steps:
                 raise TooManySteps(op.ref.name, str(op.ref.where), self.settings.max_steps)
 
-    def _take_up(self, asked: Iterable[Asked]) -> None:
+    def _take_up(self, asked: Iterable[PendingCall]) -> None:
         """Start async bodies at once; what else is asked for is done in order."""
         self._asked.extend([each for each in asked if not self._begins_body(each)])
 
     def _begin_asked(self) -> bool:
         """Do what was asked for, until a result is there; return whether one is."""
-        put_off: list[Asked] = []
+        put_off: list[PendingCall] = []
         is_done = False
         while self._asked and not is_done:
             asked = self._asked.popleft()
@@ -197,7 +197,7 @@ class AsyncTurn(Turn):
         self._asked.extendleft(reversed(put_off))
         return is_done
 
-    def _do(self, asked: Asked) -> bool:
+    def _do(self, asked: PendingCall) -> bool:
         """Do what a step asks for; return whether the handler can go on."""
         try:
             self.check(asked.op, asked.memo)
@@ -209,13 +209,13 @@ class AsyncTurn(Turn):
         except DurableError as error:
             self.replay.refuse(asked.op.ref, error)
         else:
-            if isinstance(begun, Opening):
+            if isinstance(begun, PendingStep):
                 self._opened.append((asked, begun))
                 return False
             self._settle(asked, begun)
         return True
 
-    def _begins_body(self, asked: Asked) -> bool:
+    def _begins_body(self, asked: PendingCall) -> bool:
         """Start the body of an async step, if it is one and may start now."""
         op, memo = asked.op, asked.memo
         if not isinstance(op, RunStep) or not (bodies.is_async(op.fn) or op.options.thread) or op.atomic:
@@ -230,7 +230,7 @@ class AsyncTurn(Turn):
         self._loop.call_soon_threadsafe(self._start, asked, bodies.begin(self, op, memo))
         return True
 
-    def _settle(self, asked: Asked, memo: Memo) -> None:
+    def _settle(self, asked: PendingCall, memo: Memo) -> None:
         """Hand out a result, after those that others recorded before it."""
         if memo.seq is not None:
             if memo.seq > self._seen + 1:
@@ -258,26 +258,28 @@ class AsyncTurn(Turn):
             timers.settle_running(self.claim.run_id)
             self._look()
 
-    def _is_settled_elsewhere(self, asked: Asked) -> bool:
+    def _is_settled_elsewhere(self, asked: PendingCall) -> bool:
         return not isinstance(asked.op, (RunStep, Sleep))
 
     # Bodies in the event loop
 
-    def _start(self, asked: Asked, attempt: bodies.Attempt) -> None:
+    def _start(self, asked: PendingCall, attempt: bodies.Attempt) -> None:
         task = self._loop.create_task(_result_of(attempt), context=asked.context)
         task.add_done_callback(partial(self._note_finished, asked, attempt))
         self._running[asked] = task
 
-    def _note_finished(self, asked: Asked, attempt: bodies.Attempt, task: asyncio.Task[str | BaseException]) -> None:
+    def _note_finished(
+        self, asked: PendingCall, attempt: bodies.Attempt, task: asyncio.Task[str | BaseException]
+    ) -> None:
         # A task that is cancelled before it began has run nothing.
         self._finished.append((asked, attempt, asyncio.CancelledError() if task.cancelled() else task.result()))
         self._news.set()
 
-    def _cancel(self, asked: Asked) -> None:
+    def _cancel(self, asked: PendingCall) -> None:
         # The loop has started it by then: what it is told from elsewhere it does in order.
         self._loop.call_soon_threadsafe(self._cancel_started, asked)
 
-    def _cancel_started(self, asked: Asked) -> None:
+    def _cancel_started(self, asked: PendingCall) -> None:
         task = self._running.get(asked)
         if task is not None:
             task.cancel()
@@ -294,7 +296,7 @@ class AsyncTurn(Turn):
             else:
                 self._record(asked, attempt, result)
 
-    def _record(self, asked: Asked, attempt: bodies.Attempt, result: str | BaseException) -> None:
+    def _record(self, asked: PendingCall, attempt: bodies.Attempt, result: str | BaseException) -> None:
         if isinstance(result, str):
             return self._settle(asked, bodies.record(attempt, result))
         if isinstance(result, Interrupt):
@@ -304,7 +306,7 @@ class AsyncTurn(Turn):
         if not isinstance(result, bodies.BodyFailed):
             raise result
         begun = bodies.fail(attempt, result.error)
-        if isinstance(begun, Opening):
+        if isinstance(begun, PendingStep):
             self._opened.append((asked, begun))
         else:
             self._settle(asked, begun)
@@ -322,7 +324,9 @@ class AsyncTurn(Turn):
         self._is_parked = parks and not memos
         for asked, opening in opened:
             if opening.row.key not in memos:
-                self._waiting[opening.row.key] = Asked(asked.op, memo_of(opening.row), asked.future, asked.context)
+                self._waiting[opening.row.key] = PendingCall(
+                    asked.op, memo_of(opening.row), asked.future, asked.context
+                )
         for asked, opening in opened:
             if opening.row.key in memos:
                 self._settle(asked, memos[opening.row.key])

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ...core.replay.async_replay import Asked
+from ...core.replay.async_replay import PendingCall
 from ...core.replay.operations import Memo, Op, RunStep
 from ...core.replay.replay import Suspended
-from ...core.values import errors as failures
+from ...core.values import errors
 from ...exceptions import LeaseLost, Suspend, WorkerDied
 from ...models import RunStatus
-from ..runs.end_events import Ended
+from ..runs.end_events import RunEnd
 from ..runs.ending import finish
 from ..store.rows import Claim
 from ..store.step_names import title
@@ -26,11 +26,11 @@ from .turns import Turn
 def fail(claim: Claim, steps: Sequence[str] = ()) -> None:
     """Fail the run for these steps; of a branch, for itself. Raises LeaseLost."""
     error = WorkerDied(claim.crashes, [claim.path] if claim.key else steps)
-    if not finish(claim, Ended(claim.run_id, RunStatus.FAILED, error=failures.encode_error(error))):
+    if not finish(claim, RunEnd(claim.run_id, RunStatus.FAILED, error=errors.encode_error(error))):
         raise LeaseLost
 
 
-class LastTurn(Turn):
+class DiagnosingTurn(Turn):
     """A turn that fails the run at the first step that is not recorded."""
 
     def perform(self, op: Op, memo: Memo | None) -> Memo:
@@ -38,10 +38,10 @@ class LastTurn(Turn):
         raise Suspend(partial(fail, self.claim, [_name(op)]))
 
 
-class LastAsyncTurn(AsyncTurn):
+class AsyncDiagnosingTurn(AsyncTurn):
     """The same for an async handler: any of the steps whose functions were under way may be the cause."""
 
-    def _begins_body(self, asked: Asked) -> bool:
+    def _begins_body(self, asked: PendingCall) -> bool:
         return False
 
     def _begin_asked(self) -> bool:

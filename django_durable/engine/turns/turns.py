@@ -40,8 +40,7 @@ from ...core.replay.operations import (
 )
 from ...core.replay.replay import Aborted, Completed, History, Outcome, Raised, Replay, Suspended
 from ...core.retries import RetryPolicy
-from ...core.values import encoding
-from ...core.values import errors as failures
+from ...core.values import encoding, errors
 from ...exceptions import (
     EncodingError,
     InvalidEvent,
@@ -57,29 +56,22 @@ from ...models import RunStatus, StepAttempt
 from ...signals import run_started, tell
 from ..events import sending
 from ..leases.leases import Lease
-from ..runs.end_events import Ended
+from ..runs.end_events import RunEnd
 from ..runs.ending import continue_as_new
 from ..steps import (
-    invoke as invocations,
+    invoke,
+    parallel,
+    wait_for_event,
+    wait_for_signal,
 )
 from ..steps import (
     opening as openings,
 )
 from ..steps import (
-    parallel as groups,
-)
-from ..steps import (
     run as bodies,
 )
-from ..steps import (
-    wait_for_event as waits,
-)
-from ..steps import (
-    wait_for_signal as signals,
-)
-from ..store import get_store
-from ..store import stored_events as events
-from ..store.rows import AttemptRow, Claim, Opening, Parking, Ready, StepRow
+from ..store import get_store, stored_events
+from ..store.rows import AttemptRow, Claim, Parking, PendingStep, ReadyRun, StepRow
 from ..store.transactions import REMEDY, atomic, connection, is_open, roll_back_open
 
 logger = logging.getLogger("django_durable")
@@ -161,7 +153,7 @@ class Turn:
             function_id=self.claim.function_id,
             queue=self.claim.queue,
             attempt=self.claim.attempt,
-            event=events.event_of(events.trigger_of(self.claim)),
+            event=stored_events.event_of(stored_events.trigger_of(self.claim)),
         )
 
     def _run_to_outcome(self) -> str:
@@ -172,7 +164,7 @@ class Turn:
         """Replay the handler until the run, or the branches of it, wait, give way or end."""
         self.load()
         while True:
-            branches = groups.BranchTurn(self) if self.claim.key else None
+            branches = parallel.BranchTurn(self) if self.claim.key else None
             self.replay = Replay(self.history, self.perform, branches, decode=self.hooks.decode)
             try:
                 outcome = self._replayed()
@@ -209,7 +201,7 @@ class Turn:
 
     def event(self) -> Event[Any]:
         """Return the event that the handler receives, anew for each pass: it may change what it is given."""
-        return events.event_for(self.function, events.trigger_of(self.claim))
+        return stored_events.event_for(self.function, stored_events.trigger_of(self.claim))
 
     def step(self) -> Step:
         """Return the steps that the handler receives."""
@@ -235,7 +227,7 @@ class Turn:
         if self.must_give_way():
             raise Suspend(self.give_way)
         begun = self.begin(op, memo)
-        if isinstance(begun, Opening):
+        if isinstance(begun, PendingStep):
             raise Suspend(partial(self._open, begun))
         return begun
 
@@ -249,7 +241,7 @@ class Turn:
         if memo is None and self.recorded_bytes > self.settings.max_run:
             raise RunTooLarge(op.ref.name, str(op.ref.where), self.recorded_bytes, self.settings.max_run)
 
-    def begin(self, op: Op, memo: Memo | None) -> Memo | Opening:
+    def begin(self, op: Op, memo: Memo | None) -> Memo | PendingStep:
         """Do what *op* asks for and return its memo, or return how it is opened."""
         if isinstance(op, RunStep):
             return bodies.run(self, op, memo)
@@ -261,16 +253,16 @@ class Turn:
             return self._summarize(op)
         return self.opening(op)
 
-    def opening(self, op: Op) -> Memo | Opening:
+    def opening(self, op: Op) -> Memo | PendingStep:
         """Return how a step is opened that waits; or the memo of one that is refused or over at once."""
         if isinstance(op, WaitForEvent):
-            return waits.opening(self, op, clock.now())
+            return wait_for_event.opening(self, op, clock.now())
         if isinstance(op, WaitForSignal):
-            return signals.opening(op, clock.now())
+            return wait_for_signal.opening(op, clock.now())
         if isinstance(op, Invoke):
-            return invocations.invoke(self, op)
+            return invoke.invoke(self, op)
         if isinstance(op, Group):
-            return groups.opening(self, op, clock.now())
+            return parallel.opening(self, op, clock.now())
         assert isinstance(op, ContinueAsNew)
         raise Suspend(partial(self._continue, op))
 
@@ -298,7 +290,7 @@ class Turn:
         retries = self.policy.retries if options.retries is None else options.retries
         return dataclasses.replace(self.policy, retries=retries, backoff=options.backoff or self.policy.backoff)
 
-    def elsewhere(self, ready: Iterable[Ready]) -> list[Ready]:
+    def elsewhere(self, ready: Iterable[ReadyRun]) -> list[ReadyRun]:
         """Return those that need a message: the worker of this turn goes on with what is ready in its own queue."""
         return [each for each in ready if each.needs_message(self.claim.queue)]
 
@@ -315,7 +307,7 @@ class Turn:
         self._recorded += 1
         self.attempt = 0
 
-    def park(self, opened: Sequence[Opening]) -> None:
+    def park(self, opened: Sequence[PendingStep]) -> None:
         """Let the run wait for these steps; failures of the handler's own code are kept."""
         first = opened[0]
         moments = [each.row.next_at for each in opened if each.row.next_at is not None]
@@ -336,19 +328,19 @@ class Turn:
         """Return when steps end that were open before; a plain handler waits for one at a time."""
         return ()
 
-    def _open(self, opening: Opening) -> Memo | None:
+    def _open(self, opening: PendingStep) -> Memo | None:
         return next(iter(openings.commit(self, [opening], park=True)), None)
 
     def _wait_on(self, op: Op, memo: Memo) -> None:
         kind, text = str(op.kind), op.ref.name
         self.lease.park(Parking(next_at=memo.next_at, kind=kind, text=text, attempt=self.attempt))
 
-    def _sleep(self, op: Sleep, memo: Memo | None) -> Memo | Opening:
+    def _sleep(self, op: Sleep, memo: Memo | None) -> Memo | PendingStep:
         now = clock.now()
         until = memo.next_at if memo and memo.next_at else op.until_from(now)
         if memo is not None or until <= now:
             return self.record(StepRow.of(op, StepStatus.COMPLETED, now, next_at=until, finished_at=now))
-        return Opening(row=StepRow.of(op, StepStatus.WAITING, now, next_at=until), kind="sleep", text=op.ref.name)
+        return PendingStep(row=StepRow.of(op, StepStatus.WAITING, now, next_at=until), kind="sleep", text=op.ref.name)
 
     def _send(self, op: SendEvents) -> Memo:
         now = clock.now()
@@ -391,12 +383,12 @@ class Turn:
             names = ", ".join(dict.fromkeys(memo.name for memo in unused))
             logger.warning("Run %s did not ask for steps it has recorded: %s", self.claim.run_id, names)
         keys = tuple(memo.key for memo in unused)
-        return self._finish(Ended(self.claim.run_id, RunStatus.COMPLETED, output=output, unused=keys))
+        return self._finish(RunEnd(self.claim.run_id, RunStatus.COMPLETED, output=output, unused=keys))
 
     def _fail(self, error: Exception) -> None:
-        self._finish(Ended(self.claim.run_id, RunStatus.FAILED, error=failures.encode_error(error)))
+        self._finish(RunEnd(self.claim.run_id, RunStatus.FAILED, error=errors.encode_error(error)))
 
-    def _finish(self, end: Ended) -> None:
+    def _finish(self, end: RunEnd) -> None:
         opened = any(memo.kind is StepKind.GROUP and not memo.settled for memo in self.history.values())
         self.lease.end(dataclasses.replace(end, has_branches=opened) if opened else end)
         self.ended = str(end.status)
@@ -414,7 +406,7 @@ class Turn:
             status=StepAttempt.Status.FAILED,
             started_at=self._started,
             finished_at=now,
-            error=failures.encode_error(error),
+            error=errors.encode_error(error),
         )
         text = bodies.retry_text(attempt, self.policy, "the handler", error)
         return self.lease.park(Parking(next_at=next_at, kind="retry", text=text, attempt=attempt, failed=failed))

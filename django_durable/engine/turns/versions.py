@@ -12,12 +12,12 @@ from typing import Any
 from ...conf import get_settings
 from ...core import clock
 from ...core.functions.functions import DurableFunction
-from ...core.values import errors as failures
+from ...core.values import errors
 from ...exceptions import CodeChanged, LeaseLost
 from ...models import RunStatus
 from ..leases.leases import Lease
-from ..runs import catalog as functions
-from ..runs.end_events import Ended
+from ..runs import catalog
+from ..runs.end_events import RunEnd
 from ..runs.ending import finish
 from ..store import get_store
 from ..store.rows import Parking
@@ -29,7 +29,7 @@ SHORT_PAUSE = datetime.timedelta(seconds=5)  #: the same, where some worker is k
 def leave_to_others(lease: Lease) -> None:
     """Park a run whose function this code lacks, until a worker that has it takes the run; nothing has failed."""
     function_id = lease.claim.function_id
-    pause = SHORT_PAUSE if function_id in functions.foreign() else PAUSE
+    pause = SHORT_PAUSE if function_id in catalog.foreign() else PAUSE
     _park(lease, pause, f"a worker whose code has {function_id}")
 
 
@@ -51,8 +51,8 @@ def may_go_on(lease: Lease, function: DurableFunction[Any, Any]) -> bool:
     if policy == "pin":
         _park(lease, PAUSE, f"a worker with version {claim.code_version} of {function.id}; here it is {current}")
         return False
-    error = failures.encode_error(CodeChanged(function.id, claim.code_version, current))
-    if not finish(claim, Ended(claim.run_id, RunStatus.FAILED, error=error)):
+    error = errors.encode_error(CodeChanged(function.id, claim.code_version, current))
+    if not finish(claim, RunEnd(claim.run_id, RunStatus.FAILED, error=error)):
         raise LeaseLost
     return False
 

@@ -9,14 +9,13 @@ from typing import Any
 from ...core.functions import registry
 from ...core.functions.functions import DurableFunction
 from ...exceptions import LeaseLost
-from ..leases.crash_isolation import company
+from ..leases.crash_isolation import bulkhead
 from ..leases.leases import Lease, never
 from ..store.rows import MOST_CRASHES
-from ..turns import poison as poisoned
-from ..turns import versions
+from ..turns import poison, versions
 from ..turns.async_turns import AsyncTurn
 from ..turns.turns import Turn
-from .side_by_side import fly
+from .side_by_side import run_side_by_side
 
 
 def no_more() -> None:
@@ -30,12 +29,12 @@ def advance(lease: Lease, should_stop: Callable[[], bool] = never) -> None:
 
     Raises what broke the engine itself, with the run given back to its queue where that is still possible.
     """
-    with company().of(lease, should_stop) as may_go_on:
+    with bulkhead().of(lease, should_stop) as may_go_on:
         if not may_go_on:
             return lease.give_back()
         function = _function_to_run(lease)
         if function is not None:
-            kind = poisoned.LastTurn if _is_poisoned(lease) else Turn
+            kind = poison.DiagnosingTurn if _is_poisoned(lease) else Turn
             with kind(lease, function, should_stop) as turn:
                 turn.take()
     return None
@@ -50,10 +49,10 @@ def advance_async(
         function = _function_to_run(lease)
         if function is None:
             return None
-        kind = poisoned.LastAsyncTurn if _is_poisoned(lease) else AsyncTurn
+        kind = poison.AsyncDiagnosingTurn if _is_poisoned(lease) else AsyncTurn
         return kind(lease, function, should_stop)
 
-    fly(lease, prepare, claim, should_stop)
+    run_side_by_side(lease, prepare, claim, should_stop)
 
 
 def _is_poisoned(lease: Lease) -> bool:
@@ -73,7 +72,7 @@ def _runnable(lease: Lease) -> DurableFunction[Any, Any] | None:
     if function is None:
         versions.leave_to_others(lease)
     elif _is_poisoned(lease) and (claim.key or claim.crashes > MOST_CRASHES):
-        poisoned.fail(claim)
+        poison.fail(claim)
     elif versions.may_go_on(lease, function):
         return function
     return None

@@ -19,17 +19,15 @@ from ...core.functions.triggers import On
 from ...exceptions import DurableError, EvaluationFailed
 from ...managers import DatabaseNow
 from ...models import Event, MatchFailure, Run
-from ..events import index as event_keys
-from ..events.index import Arrival
-from ..leases.leases import Lease, leased, no_following
-from ..runs import catalog as functions
-from ..runs.catalog import Startable
+from ..events import index
+from ..events.index import IndexedEvent
+from ..leases.leases import Lease, leased, no_next_claim
+from ..runs import catalog
+from ..runs.catalog import AnyFunction
 from ..runs.ending import claim_of, new_run, take_one
-from ..steps import wait_for_event as waits
-from ..store import get_store
-from ..store import page_sizes as sizes
-from ..store import stored_events as events
-from ..store.rows import Claim, EventRow, Following, Ready
+from ..steps import wait_for_event
+from ..store import get_store, page_sizes, stored_events
+from ..store.rows import Claim, EventRow, NextClaim, ReadyRun
 from ..store.transactions import alias, atomic, retried
 
 logger = logging.getLogger("django_durable")
@@ -45,11 +43,11 @@ _TICK = datetime.timedelta(microseconds=1)
 class Ingested:
     """What came of a batch: what became ready and, of that, what the worker has claimed."""
 
-    ready: Sequence[Ready]
+    ready: Sequence[ReadyRun]
     lease: Lease | None = None
 
 
-def ingest_events(follow: Callable[[], Following | None] = no_following) -> Iterator[Ingested]:
+def ingest_events(follow: Callable[[], NextClaim | None] = no_next_claim) -> Iterator[Ingested]:
     """Ingest every event that is due, unless somebody else does right now; yield what came of it, commit by commit.
 
     Who is refused may go: the one at work looks again after each commit, so no event is left. With a *follow* that
@@ -67,7 +65,7 @@ def ingest_events(follow: Callable[[], Following | None] = no_following) -> Iter
 
 
 @retried
-def _ingest_batch(follow: Callable[[], Following | None]) -> Ingested | None:
+def _ingest_batch(follow: Callable[[], NextClaim | None]) -> Ingested | None:
     """Ingest some events in one commit; None if none is due, or somebody else is at it."""
     since = time.monotonic()
     with atomic():
@@ -77,8 +75,8 @@ def _ingest_batch(follow: Callable[[], Following | None]) -> Ingested | None:
         if not found:
             return None
         batch = _in_order(_readable(found))
-        following = follow() if len(found) < min(sizes.FEW, BATCH) else None
-        ready, claim = _ingest(batch, following) if batch else ([], None)
+        next_claim = follow() if len(found) < min(page_sizes.FEW, BATCH) else None
+        ready, claim = _ingest(batch, next_claim) if batch else ([], None)
     return Ingested(ready, leased(claim, since) if claim else None)
 
 
@@ -100,7 +98,7 @@ def _readable(found: Sequence[EventRow]) -> list[tuple[EventRow, dict[str, Any]]
     readable, unreadable = [], []
     for row in found:
         try:
-            readable.append((row, events.document(row)))
+            readable.append((row, stored_events.document(row)))
         except DurableError:
             unreadable.append(row)
     for row in unreadable:
@@ -120,58 +118,58 @@ def _in_order(batch: Sequence[tuple[EventRow, dict[str, Any]]]) -> list[tuple[Ev
 
 
 def _ingest(
-    batch: Sequence[tuple[EventRow, dict[str, Any]]], following: Following | None
-) -> tuple[list[Ready], Claim | None]:
+    batch: Sequence[tuple[EventRow, dict[str, Any]]], next_claim: NextClaim | None
+) -> tuple[list[ReadyRun], Claim | None]:
     """Do what the events do; return what became ready and, if somebody is to go on with one of it, the claim."""
     store, rows = get_store(), [row for row, _ in batch]
     store.lock_names({pattern for row in rows for pattern in patterns_of(row.name)}, shared=False)
     failures: list[MatchFailure] = []
-    arrivals = event_keys.arrivals(batch)
-    functions.foreign(max_age=0)
-    event_keys.store_keys(arrivals)
+    arrivals = index.arrivals(batch)
+    catalog.foreign(max_age=0)
+    index.store_keys(arrivals)
     runs = _started(arrivals, failures)
-    matches = waits.match(arrivals)
+    matches = wait_for_event.match(arrivals)
     fault_points.point("match.mid")
-    taken = take_one(runs, following) if following else None
-    functions.ensure_rows_for(runs)
+    taken = take_one(runs, next_claim) if next_claim else None
+    catalog.ensure_rows_for(runs)
     new = store.store_ingested(rows, runs)
-    ready = [Ready(run.id, run.queue) for run in runs]
+    ready = [ReadyRun(run.id, run.queue) for run in runs]
     if matches.resolutions:
         ready += store.resolve(matches.resolutions, rehint=get_settings().rehint)
     MatchFailure.objects.using(alias()).bulk_create([*failures, *matches.failures][:FAILURES])
     if taken is not None and taken.id in new:
         return ready, claim_of(taken, new[taken.id], next(row for row in rows if row.id == taken.event_id))
-    return ready, _claim(ready, following) if following else None
+    return ready, _claim(ready, next_claim) if next_claim else None
 
 
-def _claim(ready: Sequence[Ready], following: Following) -> Claim | None:
+def _claim(ready: Sequence[ReadyRun], next_claim: NextClaim) -> Claim | None:
     """Claim the first run that the worker would find by itself."""
-    run_id = next((each.run_id for each in ready if not each.needs_message(following.queue)), None)
-    return get_store().claim(run_id, owner=following.owner, lease=following.lease) if run_id else None
+    run_id = next((each.run_id for each in ready if not each.needs_message(next_claim.queue)), None)
+    return get_store().claim(run_id, owner=next_claim.owner, lease=next_claim.lease) if run_id else None
 
 
-def _started(arrivals: Sequence[Arrival], failures: list[MatchFailure]) -> list[Run]:
+def _started(arrivals: Sequence[IndexedEvent], failures: list[MatchFailure]) -> list[Run]:
     """Return the runs that these events start: at most one of each function for each event."""
     return [
         new_run(
             function,
             event_id=arrival.row.id,
-            start_key=events.digest(function.id, arrival.row.id.hex),
+            start_key=stored_events.digest(function.id, arrival.row.id.hex),
             created_at=arrival.row.ingested_at,
         )
         for arrival in arrivals
-        for function, triggers in functions.listening_to(arrival.row.name)
+        for function, triggers in catalog.listening_to(arrival.row.name)
         if any(_holds(on, function, arrival, failures) for on in triggers)
     ]
 
 
-def _holds(on: On, function: Startable, arrival: Arrival, failures: list[MatchFailure]) -> bool:
+def _holds(on: On, function: AnyFunction, arrival: IndexedEvent, failures: list[MatchFailure]) -> bool:
     if on.if_ is None:
         return True
     try:
         return compile_condition(on.if_, ("event",)).holds(event=arrival.document)
     except EvaluationFailed as error:
-        functions.ensure([function])
+        catalog.ensure([function])
         failures.append(
             MatchFailure(
                 event_id=arrival.row.id,

@@ -11,7 +11,7 @@ from functools import partial
 from asgiref.sync import async_to_sync
 from django.db import DatabaseError
 
-from ..leases.crash_isolation import company
+from ..leases.crash_isolation import bulkhead
 from ..leases.leases import Lease
 from ..turns.async_turns import AsyncTurn, in_thread
 
@@ -22,7 +22,7 @@ PAUSE = 0.2  #: seconds until a loop that found no further run looks again
 OUTAGE_PAUSE = 5.0  #: seconds until it looks again after the database failed
 
 
-def fly(
+def run_side_by_side(
     first: Lease,
     prepare: Callable[[Lease], AsyncTurn | None],
     claim: Callable[[], Lease | None],
@@ -32,10 +32,10 @@ def fly(
 
     *prepare* makes the turn of a lease, if there is one to run. What breaks one run harms no other.
     """
-    async_to_sync(_fly)(first, partial(_play, prepare=prepare, should_stop=should_stop), claim)
+    async_to_sync(_run_all)(first, partial(_advance_one, prepare=prepare, should_stop=should_stop), claim)
 
 
-async def _fly(
+async def _run_all(
     first: Lease, play: Callable[[Lease], Coroutine[None, None, None]], claim: Callable[[], Lease | None]
 ) -> None:
     turns = {asyncio.create_task(play(first))}
@@ -56,7 +56,9 @@ async def _fly(
         _, turns = await asyncio.wait(turns, timeout=PAUSE, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _play(lease: Lease, *, prepare: Callable[[Lease], AsyncTurn | None], should_stop: Callable[[], bool]) -> None:
+async def _advance_one(
+    lease: Lease, *, prepare: Callable[[Lease], AsyncTurn | None], should_stop: Callable[[], bool]
+) -> None:
     """Take one run as far as it goes."""
     try:
         if not await _is_admitted(lease, should_stop):
@@ -67,16 +69,16 @@ async def _play(lease: Lease, *, prepare: Callable[[Lease], AsyncTurn | None], s
     except Exception:
         logger.exception("Run %s could not go on; it is tried again later", lease.claim.run_id)
     finally:
-        company().leave(lease)
+        bulkhead().leave(lease)
 
 
 async def _is_admitted(lease: Lease, should_stop: Callable[[], bool]) -> bool:
     """Wait until the run may be in this company, see :mod:`.company`; False if the worker is told to stop first."""
-    if company().admits(lease):
+    if bulkhead().admits(lease):
         return True
     lease.keep(should_stop)
     try:
-        while not company().admits(lease):
+        while not bulkhead().admits(lease):
             if should_stop():
                 return False
             await asyncio.sleep(PAUSE)

@@ -13,17 +13,17 @@ from uuid import UUID
 from ...conf import get_settings
 from ...core.functions import registry
 from ...drivers.base import get_driver
-from ..leases.crash_isolation import company
-from ..leases.leases import Lease, leased, never, no_following, worker_name
+from ..leases.crash_isolation import bulkhead
+from ..leases.leases import Lease, leased, never, no_next_claim, worker_name
 from ..runs.ending import announce
 from ..store import get_store
-from ..store.rows import Claim, Following
+from ..store.rows import Claim, NextClaim
 from .advance import advance, advance_async
 from .ingest import ingest_events
 
 logger = logging.getLogger("django_durable")
 
-_Follow = Callable[[UUID | None], Following | None]  #: with this run if given, else with a ready one of the queue
+_Follow = Callable[[UUID | None], NextClaim | None]  #: with this run if given, else with a ready one of the queue
 
 
 def work(
@@ -38,18 +38,18 @@ def work(
     Goes on until nothing is ready or the budget of a turn is spent. A worker that finds more ready than the run that it
     takes first wakes another one, which does the same: so no ready run sits behind a slow step while a worker is idle.
     """
-    if not company().wait_until_open(should_stop):
+    if not bulkhead().wait_until_open(should_stop):
         # What this worker was told on its way out is for another one.
         get_driver().wake(queue or get_driver().default_queue(), run_ids, ingest=ingest)
         return
     ends = time.monotonic() + get_settings().turn_budget.total_seconds()
-    following = partial(_following, queue, should_stop, ends)
-    ingested = _ingested(queue, should_stop, ends, following) if ingest else ()
-    for position, lease in enumerate(chain(ingested, _leases(queue, run_ids, following))):
+    next_claim = partial(_next_claim, queue, should_stop, ends)
+    ingested = _ingested(queue, should_stop, ends, next_claim) if ingest else ()
+    for position, lease in enumerate(chain(ingested, _leases(queue, run_ids, next_claim))):
         if position == 0:
             _call_help(queue, lease.claim, ingest=ingest)
         _advance(queue, lease, should_stop, ends)
-        if not company().wait_until_open(should_stop) or time.monotonic() > ends:
+        if not bulkhead().wait_until_open(should_stop) or time.monotonic() > ends:
             if lease.successor is not None:
                 lease.successor.release()
             return _call_help(queue, lease.claim)
@@ -84,13 +84,13 @@ def _ingested(queue: str | None, should_stop: Callable[[], bool], ends: float, f
             get_driver().wake(queue)
 
 
-def _following(
+def _next_claim(
     queue: str | None, should_stop: Callable[[], bool], ends: float, run_id: UUID | None
-) -> Following | None:
+) -> NextClaim | None:
     """Return who goes on when a run has ended, for as long as this worker's message may take."""
-    if should_stop() or time.monotonic() > ends or not company().is_open():
+    if should_stop() or time.monotonic() > ends or not bulkhead().is_open():
         return None
-    return Following(worker_name(), get_settings().lease, queue, run_id)
+    return NextClaim(worker_name(), get_settings().lease, queue, run_id)
 
 
 def _leases(queue: str | None, run_ids: Sequence[UUID], follow: _Follow) -> Iterator[Lease]:
@@ -103,14 +103,14 @@ def _leases(queue: str | None, run_ids: Sequence[UUID], follow: _Follow) -> Iter
         if hinted is None:
             yield from _branches(run_id)
         while hinted is not None:
-            hinted.following = partial(follow, hints[0] if hints else None)
+            hinted.next_claim = partial(follow, hints[0] if hints else None)
             yield from _with_branches(hinted)
             hinted = hinted.successor
             if hinted is not None and hints:
                 hints.popleft()
     ready = _first_ready(queue)
     while ready is not None:
-        ready.following = partial(follow, None)
+        ready.next_claim = partial(follow, None)
         yield from _with_branches(ready)
         ready = ready.successor or _first_ready(queue)
 
@@ -148,7 +148,7 @@ def _branches(run_id: UUID) -> Iterator[Lease]:
 
 def _another_async(queue: str | None, should_stop: Callable[[], bool], ends: float) -> Lease | None:
     """Claim a further run of an async function, for as long as this worker's message may take."""
-    if should_stop() or time.monotonic() > ends or not company().is_open():
+    if should_stop() or time.monotonic() > ends or not bulkhead().is_open():
         return None
     return _first_ready(queue, registry.async_ids())
 
@@ -158,7 +158,7 @@ def _advance(queue: str | None, lease: Lease, should_stop: Callable[[], bool], e
     function = registry.get(lease.claim.function_id)
     try:
         if function is not None and function.is_async:
-            lease.following = no_following  # Other runs go on beside it; what it claimed would wait for them.
+            lease.next_claim = no_next_claim  # Other runs go on beside it; what it claimed would wait for them.
             advance_async(lease, partial(_another_async, queue, should_stop, ends), should_stop)
         else:
             advance(lease, should_stop)

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ...engine.runs import ending as runs
+from ...engine.runs import ending
 from ..arguments import run_id
 from ..documents import find_run, run_document
 from ..outputs import Output
@@ -23,7 +23,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(options: Mapping[str, Any], output: Output) -> None:
     """Cancel the run; refuse if it has ended."""
-    cancelled = runs.cancel(options["run"], options["reason"])
+    cancelled = ending.cancel(options["run"], options["reason"])
     document = run_document(find_run(options["run"]))
     if not cancelled:
         raise CommandError(f"Run {document['id']} had ended already: it is {document['status']}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ...engine.runs import interventions as by_hand
+from ...engine.runs import interventions
 from ..arguments import json_value, run_id
 from ..documents import find_run, run_document
 from ..outputs import Output
@@ -28,9 +28,9 @@ def run(options: Mapping[str, Any], output: Output) -> None:
     """Settle the step; refuse if it was settled before."""
     run_id, step = options["run"], options["step"]
     if options["time_out"]:
-        settled = by_hand.time_out_wait(run_id, step)
+        settled = interventions.time_out_wait(run_id, step)
     else:
-        settled = by_hand.resolve_wait(run_id, step, options["data"])
+        settled = interventions.resolve_wait(run_id, step, options["data"])
     document = run_document(find_run(run_id))
     if not settled:
         raise CommandError(f"Step {step!r} was settled already; run {document['id']} is {document['status']}")

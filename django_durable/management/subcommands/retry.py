@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ...engine.runs import interventions as by_hand
+from ...engine.runs import interventions
 from ..arguments import run_id
 from ..documents import find_run, run_document
 from ..outputs import Output
@@ -22,7 +22,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(options: Mapping[str, Any], output: Output) -> None:
     """Skip the back-off; refuse if it does not wait."""
-    retried = by_hand.retry_now(options["run"])
+    retried = interventions.retry_now(options["run"])
     document = run_document(find_run(options["run"]))
     if not retried:
         raise CommandError(f"Run {document['id']} does not wait: it is {document['status']}")

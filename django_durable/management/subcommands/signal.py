@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ...engine.steps import wait_for_signal as signals
+from ...engine.steps import wait_for_signal
 from ..arguments import json_value
 from ..outputs import Output
 
@@ -23,7 +23,7 @@ def add_arguments(parser: CommandParser) -> None:
 def run(options: Mapping[str, Any], output: Output) -> None:
     """Send the signal; refuse if nobody waits for it."""
     name = options["name"]
-    if not signals.send(name, options["data"]):
+    if not wait_for_signal.send(name, options["data"]):
         raise CommandError(
             f"No run waits for the signal {name!r}: it was sent before, timed out, or is not reached yet"
         )

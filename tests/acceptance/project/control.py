@@ -12,7 +12,7 @@ from django.db.models import F, Q
 
 import django_durable as durable
 from django_durable.drivers.base import get_driver
-from django_durable.engine.runs import catalog as functions
+from django_durable.engine.runs import catalog
 from django_durable.engine.scheduler.scheduler import Scheduler
 from django_durable.engine.store import transactions
 from django_durable.managers import DatabaseNow
@@ -87,7 +87,7 @@ def run_of_id(run_id: str) -> dict[str, Any] | None:
 
 def know_functions() -> None:
     """Register the functions of this process's code, as a scheduler does when it starts."""
-    functions.sync()
+    catalog.sync()
 
 
 def leader() -> str:

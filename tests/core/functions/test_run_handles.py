@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from django_durable.core.functions import run_handles as handles
+from django_durable.core.functions import run_handles
 from django_durable.core.functions.run_handles import LONGEST_PAUSE, RunHandle, RunState
 from django_durable.exceptions import (
     ConfigurationError,
@@ -58,7 +58,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
 
     def play(*states: RunState) -> Script:
         script = Script(*states)
-        monkeypatch.setattr(handles, "_engine", script)
+        monkeypatch.setattr(run_handles, "_engine", script)
         return script
 
     return play
@@ -72,9 +72,9 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def asleep(seconds: float) -> None:
         made.append(seconds)
 
-    monkeypatch.setattr(handles.time, "sleep", made.append)
-    monkeypatch.setattr(handles.time, "monotonic", lambda: sum(made))
-    monkeypatch.setattr(handles.asyncio, "sleep", asleep)
+    monkeypatch.setattr(run_handles.time, "sleep", made.append)
+    monkeypatch.setattr(run_handles.time, "monotonic", lambda: sum(made))
+    monkeypatch.setattr(run_handles.asyncio, "sleep", asleep)
     return made
 
 
@@ -93,7 +93,7 @@ def test_the_result_is_waited_for_with_growing_pauses(play: Play, pauses: list[f
 
     assert script.looks == 31
     assert pauses == sorted(pauses)
-    assert (pauses[0], pauses[-1]) == (handles.FIRST_PAUSE, LONGEST_PAUSE)
+    assert (pauses[0], pauses[-1]) == (run_handles.FIRST_PAUSE, LONGEST_PAUSE)
 
 
 def test_a_result_that_is_there_is_not_waited_for(play: Play, pauses: list[float]) -> None:
@@ -150,7 +150,7 @@ def test_async_code_waits_as_long(play: Play, pauses: list[float]) -> None:
     play(*[state("waiting")] * 30, state("completed", output="7"))
 
     assert asyncio.run(RunHandle[Any]("1").aresult("1m")) == 7
-    assert (pauses[0], pauses[-1]) == (handles.FIRST_PAUSE, LONGEST_PAUSE)
+    assert (pauses[0], pauses[-1]) == (run_handles.FIRST_PAUSE, LONGEST_PAUSE)
 
 
 def test_async_code_is_refused_to_wait_in_a_transaction(play: Play) -> None:
@@ -170,7 +170,7 @@ def test_a_handle_forgets_what_it_saw_when_it_cancels(play: Play) -> None:
 
 
 def test_without_an_engine_a_handle_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handles, "_engine", None)
+    monkeypatch.setattr(run_handles, "_engine", None)
 
     with pytest.raises(ConfigurationError, match=r"django.setup\(\)"):
-        handles.get("1")
+        run_handles.get("1")

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from django_durable.core.functions.steps import RunInfo, Step
-from django_durable.core.replay.async_replay import Asked, AsyncReplay
+from django_durable.core.replay.async_replay import AsyncReplay, PendingCall
 from django_durable.core.replay.operations import Memo, RunStep, StepKind, StepRef, StepStatus, step_key
 from django_durable.core.replay.replay import Aborted, CallSite, Completed, Outcome, Raised, in_body
 from django_durable.core.values import encoding
-from django_durable.core.values import errors as failures
+from django_durable.core.values.errors import encode_error
 from django_durable.exceptions import Abort, InvalidStep, NestedStep, StepError, StepKindMismatch
 
 Handler = Callable[[Any], Coroutine[Any, Any, Any]]
@@ -29,7 +29,7 @@ class Pass:
 
     def __init__(self, *memos: Memo) -> None:
         self.replay = AsyncReplay({memo.key: memo for memo in random.sample(memos, len(memos))})
-        self.asked: dict[str, Asked] = {}
+        self.asked: dict[str, PendingCall] = {}
         self.seq = len(memos)
 
     def run(self, handler: Handler) -> Outcome | None:
@@ -62,7 +62,7 @@ class Pass:
 def memo(name: str, seq: int, value: object = None, *, ordinal: int = 0, kind: StepKind = StepKind.RUN) -> Memo:
     key = step_key("", name, ordinal)
     if isinstance(value, Exception):
-        return Memo(key, name, kind, StepStatus.FAILED, error=failures.encode_error(value), seq=seq)
+        return Memo(key, name, kind, StepStatus.FAILED, error=encode_error(value), seq=seq)
     return Memo(key, name, kind, StepStatus.COMPLETED, encoding.encode(value), seq=seq)
 
 

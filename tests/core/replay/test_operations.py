@@ -31,7 +31,7 @@ from django_durable.core.replay.operations import (
     whose_error,
 )
 from django_durable.core.values import encoding
-from django_durable.core.values import errors as failures
+from django_durable.core.values.errors import encode_error
 from django_durable.exceptions import InvokeError, InvokeTimeout, StepError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def memo(status: StepStatus = StepStatus.COMPLETED, kind: StepKind = StepKind.RU
 
 
 def failed(error: BaseException, **values: Any) -> Memo:
-    return memo(StepStatus.FAILED, error=failures.encode_error(error), **values)
+    return memo(StepStatus.FAILED, error=encode_error(error), **values)
 
 
 # Keys

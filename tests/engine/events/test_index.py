@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from django_durable.engine.events import index as event_keys
+from django_durable.engine.events import index
 from django_durable.models import MatchPath
 from tests.engine.conftest import Engine
 
@@ -12,9 +12,9 @@ from tests.engine.conftest import Engine
 def test_a_process_that_waits_for_ever_new_names_remembers_a_bounded_number(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_keys, "MOST_BACKFILLED", 3)
+    monkeypatch.setattr(index, "MOST_BACKFILLED", 3)
 
-    event_keys.prepare_paths([f"test/{number}" for number in range(8)], "data.n")
+    index.prepare_paths([f"test/{number}" for number in range(8)], "data.n")
 
     assert MatchPath.objects.count() == 8
-    assert 0 < len(event_keys._backfilled) <= 3
+    assert 0 < len(index._backfilled) <= 3

@@ -14,7 +14,7 @@ from django.db import connection
 
 import django_durable as durable
 from django_durable.engine.leases import crash_isolation as module
-from django_durable.engine.leases.crash_isolation import Company, company, most_with
+from django_durable.engine.leases.crash_isolation import Bulkhead, bulkhead, most_beside
 from django_durable.engine.leases.leases import Lease
 from django_durable.engine.store import get_store
 from django_durable.engine.store.rows import Claim
@@ -33,16 +33,16 @@ def lease(crashes: int = 0) -> Lease:
     return Lease(claim, 0.0)
 
 
-def present(count: int, crashes: int = 0) -> tuple[Company, list[Lease]]:
+def present(count: int, crashes: int = 0) -> tuple[Bulkhead, list[Lease]]:
     """Return a company of so many turns."""
-    turns, here = Company(), [lease(crashes) for _ in range(count)]
+    turns, here = Bulkhead(), [lease(crashes) for _ in range(count)]
     assert all(turns.admits(each) for each in here)
     return turns, here
 
 
 @pytest.mark.parametrize(("crashes", "most"), [(2, 100), (3, 10), (4, 1), (5, 1), (9, 1)])
 def test_the_more_often_a_run_has_crashed_the_fewer_are_beside_it(crashes: int, most: int) -> None:
-    assert most_with(crashes) == most
+    assert most_beside(crashes) == most
     turns, _ = present(most - 1)
 
     assert turns.admits(lease(crashes))
@@ -127,9 +127,9 @@ def test_a_run_on_its_last_life_waits_until_its_process_has_nothing_else_to_lose
 
     neighbour, suspect = queued(0, 4)
     threads = [advancing(neighbour)]
-    wait_until(lambda: company()._present)
+    wait_until(lambda: bulkhead()._present)
     threads.append(advancing(suspect))
-    wait_until(lambda: company()._waiting)
+    wait_until(lambda: bulkhead()._waiting)
     assert seen == []
     went_on.set()
     for thread in threads:
@@ -145,7 +145,7 @@ def test_a_run_that_waits_for_company_to_go_is_given_back_when_the_worker_stops(
     monkeypatch.setattr(module, "PAUSE", 0.01)
     engine.function()(lambda event, step: None)
     (claim,) = queued(4)
-    company().admits(lease())
+    bulkhead().admits(lease())
 
     advance(Lease(claim, time.monotonic()), lambda: True)
 
@@ -159,12 +159,12 @@ def test_a_worker_claims_nothing_while_a_run_needs_its_process_for_itself(
     durable.send_event("test/start")
     list(ingest_events())
     suspect = lease(4)
-    company().admits(suspect)
+    bulkhead().admits(suspect)
     worker = in_thread(lambda: work("default"))
     worker.join(0.2)
     assert Run.objects.get().status == "queued"
 
-    company().leave(suspect)
+    bulkhead().leave(suspect)
     worker.join()
 
     assert Run.objects.get().status == "completed"

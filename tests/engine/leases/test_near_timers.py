@@ -11,7 +11,7 @@ from django.test import override_settings
 import django_durable as durable
 from django_durable.drivers.base import get_driver
 from django_durable.drivers.inline import InlineDriver
-from django_durable.engine.leases.near_timers import alarms
+from django_durable.engine.leases.near_timers import near_timers
 from tests.engine.conftest import Engine
 
 
@@ -51,4 +51,4 @@ def test_a_far_timer_is_left_to_the_scheduler(keeping: Engine) -> None:
     run = keeping.start()
 
     assert run.status == "waiting"
-    assert run.id not in [run_id for _, run_id in alarms()._due]
+    assert run.id not in [run_id for _, run_id in near_timers()._due]

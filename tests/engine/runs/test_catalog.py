@@ -8,7 +8,7 @@ from django.test import override_settings
 
 import django_durable as durable
 from django_durable.core.functions import registry
-from django_durable.engine.runs import catalog as functions
+from django_durable.engine.runs import catalog
 from django_durable.models import Function, Run
 from tests.engine.conftest import Engine
 
@@ -23,7 +23,7 @@ def test_sync_writes_what_the_code_has(engine: Engine) -> None:
     )(nothing)
     fn.on_failure(nothing)
 
-    functions.sync()
+    catalog.sync()
 
     row = Function.objects.get(id="shop/fulfil")
     assert (row.app_label, row.slug, row.in_code, row.code_version) == ("shop", "fulfil", True, fn.code_version)
@@ -44,12 +44,12 @@ def test_sync_writes_what_the_code_has(engine: Engine) -> None:
 
 def test_sync_again_writes_what_changed_and_keeps_the_first_sight(engine: Engine) -> None:
     durable.function("fn", retries=1)(nothing)
-    functions.sync()
+    catalog.sync()
     first = Function.objects.get()
 
     registry._functions.clear()
     durable.function("fn", retries=7)(nothing)
-    functions.sync()
+    catalog.sync()
 
     row = Function.objects.get()
     assert (row.config["retries"], row.first_seen) == (7, first.first_seen)
@@ -58,19 +58,19 @@ def test_sync_again_writes_what_changed_and_keeps_the_first_sight(engine: Engine
 
 def test_a_function_that_the_code_lost_stays_and_says_so(engine: Engine) -> None:
     fn = durable.function("fn")(nothing)
-    functions.sync()
+    catalog.sync()
     registry._functions.clear()
 
-    functions.sync()
+    catalog.sync()
     assert Function.objects.get().in_code is False
 
     registry.add(fn)
-    functions.sync()
+    catalog.sync()
     assert Function.objects.get().in_code is True
 
 
 def test_sync_of_nothing_is_fine(engine: Engine) -> None:
-    functions.sync()
+    catalog.sync()
 
     assert not Function.objects.exists()
 
@@ -78,7 +78,7 @@ def test_sync_of_nothing_is_fine(engine: Engine) -> None:
 def test_sync_survives_a_failure_function_that_is_not_there(engine: Engine) -> None:
     durable.function("fn", on_failure="nowhere")(nothing)
 
-    functions.sync()
+    catalog.sync()
 
     assert Function.objects.get().config["on_failure"] == "project/nowhere"
 
@@ -95,7 +95,7 @@ def test_a_row_that_was_rolled_back_is_written_again(engine: Engine) -> None:
     fn = engine.function()(nothing)
 
     with transaction.atomic():
-        functions.ensure([fn])
+        catalog.ensure([fn])
         transaction.set_rollback(True)
     assert not Function.objects.exists()
 
@@ -104,10 +104,10 @@ def test_a_row_that_was_rolled_back_is_written_again(engine: Engine) -> None:
 
 def test_ensuring_twice_costs_nothing(engine: Engine, django_assert_num_queries: pytest.FixtureRequest) -> None:
     fn = engine.function()(nothing)
-    functions.ensure([fn])
+    catalog.ensure([fn])
 
     with django_assert_num_queries(0):  # type: ignore[operator]
-        functions.ensure([fn])
+        catalog.ensure([fn])
 
 
 def test_runs_go_to_the_queue_of_their_function_or_the_default_one(engine: Engine) -> None:

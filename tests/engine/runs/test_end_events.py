@@ -13,8 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 import django_durable as durable
 from django_durable.core.functions import registry
-from django_durable.engine.runs import catalog as functions
-from django_durable.engine.runs import ending as runs
+from django_durable.engine.runs import catalog, ending
 from django_durable.models import Event, Function, Run
 from tests.engine.conftest import Engine
 
@@ -73,8 +72,8 @@ def test_a_cancelled_run_starts_its_on_cancel_handler_with_the_reason(engine: En
     ends_of(engine).on_cancel(lambda event, step: seen.append(event))
     run = engine.start({"wait": True})
 
-    runs.cancel(run.id, "the order was withdrawn")
-    runs.cancel(run.id, "again")
+    ending.cancel(run.id, "the order was withdrawn")
+    ending.cancel(run.id, "again")
     engine.settle()
 
     [event] = seen
@@ -94,7 +93,7 @@ def test_a_child_that_is_cancelled_with_its_parent_has_its_own_handler(engine: E
         step.invoke("call", child, {"wait": True})
 
     durable.send_event("test/parent")
-    runs.cancel(runs_of("parent")[0].id, "enough")
+    ending.cancel(runs_of("parent")[0].id, "enough")
     engine.settle()
 
     assert seen == [("parent", "enough", None), ("child", "The run that invoked it was cancelled", {"wait": True})]
@@ -147,7 +146,7 @@ def test_other_functions_can_listen_to_ends(engine: Engine) -> None:
 
     engine.start()
     engine.start({"fail": "no"})
-    runs.cancel(engine.start({"wait": True}).id)
+    ending.cancel(engine.start({"wait": True}).id)
     engine.settle()
 
     assert seen == [
@@ -196,7 +195,7 @@ def test_an_end_that_nobody_follows_stores_nothing(engine: Engine) -> None:
 
     engine.start()
     engine.start({"fail": "no"})
-    runs.cancel(engine.start({"wait": True}).id)
+    ending.cancel(engine.start({"wait": True}).id)
 
     assert not Event.objects.filter(name__startswith="durable/").exists()
 
@@ -246,12 +245,12 @@ def test_a_handler_that_is_not_in_the_code_is_logged_and_harms_no_run(
 def test_a_worker_without_the_code_that_cancels_a_run_starts_the_handler_all_the_same(engine: Engine) -> None:
     fn = ends_of(engine)
     handler = fn.on_cancel(lambda event, step: None)
-    functions.sync()
+    catalog.sync()
     run = engine.start({"wait": True})
 
     registry._functions.clear()
-    functions.forget()
-    runs.cancel(run.id)
+    catalog.forget()
+    ending.cancel(run.id)
     [waiting] = runs_of("fn.on_cancel")
     registry.add(fn)
     registry.add(handler)
@@ -262,9 +261,9 @@ def test_a_worker_without_the_code_that_cancels_a_run_starts_the_handler_all_the
 
 def test_a_listener_that_only_other_workers_have_is_started(engine: Engine) -> None:
     watch = durable.function("watch", trigger="durable/function.completed")(lambda event, step: None)
-    functions.sync()
+    catalog.sync()
     registry._functions.clear()
-    functions.forget()
+    catalog.forget()
     ends_of(engine)
 
     engine.start()

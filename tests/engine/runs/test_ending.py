@@ -11,7 +11,7 @@ import pytest
 from django.db import transaction
 
 import django_durable as durable
-from django_durable.engine.runs import ending as runs
+from django_durable.engine.runs import ending
 from django_durable.models import Event, Run, Step, Wait
 from tests.engine.conftest import Engine, failure_of
 
@@ -71,8 +71,8 @@ def new_queued_run(engine: Engine) -> Run:
 
     function = registry.get("project/fn")
     assert function is not None
-    run = runs.new_run(function)
-    runs.store_runs([run])
+    run = ending.new_run(function)
+    ending.store_runs([run])
     return engine.run()
 
 

@@ -14,8 +14,7 @@ from django.test import override_settings
 
 import django_durable as durable
 from django_durable.core import clock
-from django_durable.engine.runs import interventions as by_hand
-from django_durable.engine.runs import timers
+from django_durable.engine.runs import interventions, timers
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.engine.workers.work import work
 from django_durable.models import Event, Run, Step, Wait
@@ -365,9 +364,9 @@ def started(count: int) -> list[Run]:
 def test_of_two_people_who_answer_at_once_one_does(track: Track, waits: None) -> None:
     for run in started(50):
         answers = track.race(
-            partial(by_hand.resolve_wait, run.id, "approval", {"n": 1}),
-            partial(by_hand.resolve_wait, run.id, "approval", {"n": 2}),
-            partial(by_hand.time_out_wait, run.id, "approval"),
+            partial(interventions.resolve_wait, run.id, "approval", {"n": 1}),
+            partial(interventions.resolve_wait, run.id, "approval", {"n": 2}),
+            partial(interventions.time_out_wait, run.id, "approval"),
         )
 
         run.refresh_from_db()
@@ -381,7 +380,7 @@ def test_a_person_and_an_event_settle_a_wait_once(track: Track, waits: None) -> 
     outcomes, balance = Counter[bool](), Balance()
     for number, run in enumerate(started(100)):
         durable.send_event("test/approved", {"id": number, "by": "event"})
-        answer = partial(by_hand.resolve_wait, run.id, "approval", {"by": "hand"})
+        answer = partial(interventions.resolve_wait, run.id, "approval", {"by": "hand"})
 
         answered, _ = track.race(balance.first(answer), balance.second(lambda: list(ingest_events())))
 
@@ -402,7 +401,7 @@ def test_a_person_and_the_clock_end_a_sleep_once(track: Track, engine: Engine) -
     clock.move(timers.UNDECIDED_PAUSE * 7200)
 
     for run in runs:
-        track.race(partial(by_hand.wake_run, run.id), partial(timers.fire, [run.id]))
+        track.race(partial(interventions.wake_run, run.id), partial(timers.fire, [run.id]))
 
         run.refresh_from_db()
         assert (run.status, run.steps, run.wakes) == ("queued", 1, 1)

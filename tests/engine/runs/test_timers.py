@@ -8,8 +8,7 @@ import pytest
 
 import django_durable as durable
 from django_durable.core import clock
-from django_durable.engine.runs import ending as runs
-from django_durable.engine.runs import timers
+from django_durable.engine.runs import ending, timers
 from django_durable.models import Run, RunStatus
 from tests.engine.conftest import Engine, RecordingDriver, in_seconds
 
@@ -94,7 +93,7 @@ def test_a_run_that_does_not_wait_is_left(engine: Engine, recorder: RecordingDri
 
 def test_a_cancelled_sleeper_sleeps_on(engine: Engine, recorder: RecordingDriver) -> None:
     (run,) = due_runs(engine, 1)
-    runs.cancel(run.id)
+    ending.cancel(run.id)
 
     timers.fire([run.id])
 

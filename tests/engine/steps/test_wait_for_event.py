@@ -11,9 +11,9 @@ import pytest
 import django_durable as durable
 from django_durable.core import clock
 from django_durable.core.ids import uuid7
-from django_durable.engine.events import index as event_keys
+from django_durable.engine.events import index
 from django_durable.engine.runs import replays, timers
-from django_durable.engine.steps import wait_for_event as waits
+from django_durable.engine.steps import wait_for_event
 from django_durable.engine.workers import ingest
 from django_durable.models import Event, EventKey, MatchFailure, MatchPath, Run, Step, Wait
 from tests.engine.conftest import Engine, in_seconds
@@ -425,8 +425,8 @@ def test_since_a_step_that_has_not_finished_is_refused(engine: Engine, step_id: 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read two events at once, so that a few are several pages."""
-    monkeypatch.setattr(waits, "PAGE", 2)
-    monkeypatch.setattr(event_keys, "PAGE", 2)
+    monkeypatch.setattr(wait_for_event, "PAGE", 2)
+    monkeypatch.setattr(index, "PAGE", 2)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import django_durable as durable
 from django_durable.core import clock
 from django_durable.core.durations import parse_duration
 from django_durable.core.values import encoding
-from django_durable.engine.runs import interventions as by_hand
+from django_durable.engine.runs import interventions
 from django_durable.engine.steps.wait_for_signal import send
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.engine.workers.work import work
@@ -125,7 +125,7 @@ def test_a_signal_is_sent_from_async_code(asking: Callable[..., Run]) -> None:
 def test_a_wait_for_a_signal_is_answered_by_hand(asking: Callable[..., Run]) -> None:
     run = asking()
 
-    assert by_hand.resolve_wait(run.pk, "wait", 5)
+    assert interventions.resolve_wait(run.pk, "wait", 5)
     assert now(run).output == "[5]"
 
 

@@ -11,7 +11,7 @@ import pytest
 from django.db import connection, connections, transaction
 
 from django_durable.engine.store import connections as kept
-from django_durable.engine.store.connections import kept_connection, kept_connections
+from django_durable.engine.store.connections import idle_connections, kept_connection
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def nothing_kept() -> Iterator[None]:
     """Keep none from one test to the next."""
-    kept_connections().close()
+    idle_connections().close()
     yield
-    kept_connections().close()
+    idle_connections().close()
 
 
 def driver_used() -> Any:
@@ -76,7 +76,7 @@ def test_a_connection_that_was_lost_meanwhile_is_opened_anew(monkeypatch: pytest
     if how == "long idle":
         monkeypatch.setattr(kept, "FRESH", 0)
     else:
-        kept_connections()._idle[-1].connection.errors_occurred = True
+        idle_connections()._idle[-1].connection.errors_occurred = True
 
     assert driver_used() is not first
 
@@ -94,7 +94,7 @@ def test_a_connection_with_an_open_transaction_is_closed() -> None:
 
 def test_a_connection_that_others_did_without_for_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     used_beside_another()
-    idle = [each.connection for each in kept_connections()._idle]
+    idle = [each.connection for each in idle_connections()._idle]
     monkeypatch.setattr(kept, "LONGEST_IDLE", 0)
 
     driver_used()
@@ -109,7 +109,7 @@ def test_with_djangos_own_pool_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) 
     with kept_connection():
         pass
 
-    assert kept_connections()._idle == []
+    assert idle_connections()._idle == []
 
 
 def test_inside_a_transaction_of_the_caller_its_connection_is_used() -> None:
@@ -125,7 +125,7 @@ def test_a_fork_does_not_use_the_connections_of_its_parent() -> None:
     reader, writer = os.pipe()
     if not (child := os.fork()):
         with suppress(BaseException):
-            os.write(writer, str(len(kept_connections()._idle)).encode())
+            os.write(writer, str(len(idle_connections()._idle)).encode())
         os._exit(0)
     os.waitpid(child, 0)
 

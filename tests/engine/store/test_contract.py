@@ -22,7 +22,7 @@ from django_durable.engine.store.rows import (
     AttemptRow,
     Claim,
     Parking,
-    Ready,
+    ReadyRun,
     Resolution,
     WaitRow,
 )
@@ -440,7 +440,7 @@ def test_only_runs_that_became_ready_are_named(store: Store) -> None:
 
     ready = store.resolve([Resolution(run_id=run.id, key=key("open")) for run in runs], rehint=REHINT)
 
-    assert ready == [Ready(waiting.id, "slow")]
+    assert ready == [ReadyRun(waiting.id, "slow")]
 
 
 def test_waking_names_only_runs_that_became_ready(store: Store) -> None:
@@ -448,7 +448,7 @@ def test_waking_names_only_runs_that_became_ready(store: Store) -> None:
 
     ready = store.wake([waiting.id, waiting.id, *(run.id for run in others)], rehint=REHINT)
 
-    assert ready == [Ready(waiting.id, "slow")]
+    assert ready == [ReadyRun(waiting.id, "slow")]
     assert columns(waiting)["wakes"] == 4
 
 

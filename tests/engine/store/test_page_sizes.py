@@ -9,10 +9,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 import django_durable as durable
-from django_durable.engine.events import index as event_keys
-from django_durable.engine.steps import wait_for_event as waits
-from django_durable.engine.store import get_store
-from django_durable.engine.store import page_sizes as sizes
+from django_durable.engine.events import index
+from django_durable.engine.steps import wait_for_event
+from django_durable.engine.store import get_store, page_sizes
 from django_durable.models import Event, EventKey, Run
 from tests.engine.conftest import Engine
 
@@ -23,7 +22,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     pages: list[int] = []
 
     def note(rows: object, *columns: str, page: int) -> tuple[list[object], bool]:
-        found, more = sizes.first_page(rows, *columns, page=page)
+        found, more = page_sizes.first_page(rows, *columns, page=page)
         pages.append(len(found))
         return found, more
 
@@ -35,8 +34,8 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return call
 
-    monkeypatch.setattr(sizes, "MOST", 10_000)
-    for module in (waits, event_keys):
+    monkeypatch.setattr(page_sizes, "MOST", 10_000)
+    for module in (wait_for_event, index):
         monkeypatch.setattr(module, "first_page", note)
     store = type(get_store())
     for name in ("open_waits", "stored_under"):
@@ -66,7 +65,7 @@ def test_a_page_has_the_rows_that_fit_and_one_at_least(
 ) -> None:
     durable.send_events(durable.Event("test/large", {"text": "x" * size}) for size in given)
 
-    page, more = sizes.first_page(Event.objects.order_by("id"), "data", "user", page=limit)
+    page, more = page_sizes.first_page(Event.objects.order_by("id"), "data", "user", page=limit)
 
     assert (len(page), more) == expected
     assert page == list(Event.objects.order_by("id")[: len(page)])
@@ -76,7 +75,7 @@ def test_a_few_rows_cost_one_query(engine: Engine) -> None:
     send(5, 10)
 
     with CaptureQueriesContext(connection) as queries:
-        sizes.first_page(Event.objects.order_by("id"), "data", "user", page=500)
+        page_sizes.first_page(Event.objects.order_by("id"), "data", "user", page=500)
 
     assert len(queries) == 1
 

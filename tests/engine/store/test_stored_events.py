@@ -17,7 +17,7 @@ from django.test import override_settings
 import django_durable as durable
 from django_durable.core import clock
 from django_durable.drivers.base import BaseDriver
-from django_durable.engine.store import stored_events as events
+from django_durable.engine.store import stored_events
 from django_durable.models import Event, EventId, MatchFailure, Run
 from tests.engine.conftest import Engine, in_seconds
 
@@ -46,7 +46,7 @@ def test_an_event_is_stored_as_it_was_sent(engine: Engine) -> None:
     assert (str(event.id), event.name, event.user, event.ts, event.v) == (id, "app/a", {"id": 7}, ts, "2")
     assert event.source == "api"
     assert abs(in_seconds(event.received_at)) < 5
-    assert events.event_of(events.event_row(event)).data == {"n": Decimal(1)}
+    assert stored_events.event_of(stored_events.event_row(event)).data == {"n": Decimal(1)}
 
 
 def test_an_event_needs_no_more_than_a_name(engine: Engine) -> None:

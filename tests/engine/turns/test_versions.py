@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 import django_durable as durable
 from django_durable.core.functions import registry
 from django_durable.core.functions.functions import DurableFunction
-from django_durable.engine.runs import catalog as functions
+from django_durable.engine.runs import catalog
 from django_durable.models import Function, MatchFailure, Run, Step
 from tests.engine.conftest import Engine, failure_of
 
@@ -27,13 +27,13 @@ Code = Callable[[], object]
 def worker(*code: Code) -> Iterator[None]:
     """Be a worker that has only this code, and has just started."""
     registry._functions.clear()
-    functions.forget()
+    catalog.forget()
     for each in code:
         each()
-    functions.sync()
+    catalog.sync()
     yield
     registry._functions.clear()
-    functions.forget()
+    catalog.forget()
 
 
 def old(**options: Any) -> DurableFunction[Any]:

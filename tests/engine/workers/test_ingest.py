@@ -16,11 +16,9 @@ import django_durable as durable
 from django_durable.core import clock
 from django_durable.core.functions import registry
 from django_durable.core.ids import uuid7
-from django_durable.engine.runs import catalog as functions
-from django_durable.engine.store import get_store
-from django_durable.engine.store import page_sizes as sizes
-from django_durable.engine.store import stored_events as events
-from django_durable.engine.store.rows import Following
+from django_durable.engine.runs import catalog
+from django_durable.engine.store import get_store, page_sizes, stored_events
+from django_durable.engine.store.rows import NextClaim
 from django_durable.engine.workers import ingest
 from django_durable.engine.workers.ingest import Ingested, ingest_events
 from django_durable.models import Event, MatchFailure, Run
@@ -153,7 +151,7 @@ def test_a_function_that_left_the_code_is_not_started(engine: Engine) -> None:
     engine.function()(ignore)
     engine.start()
     registry._functions.clear()
-    functions.sync()
+    catalog.sync()
 
     durable.send_event("test/start")
 
@@ -184,12 +182,12 @@ def test_a_deeply_nested_event_stops_nobody(engine: Engine) -> None:
     assert not Event.objects.filter(ingested_at=None).exists()
 
 
-def following(queue: str | None = None) -> Following:
+def next_claim(queue: str | None = None) -> NextClaim:
     """Return a worker that goes on with what the last events made ready."""
-    return Following("me", datetime.timedelta(seconds=15), queue)
+    return NextClaim("me", datetime.timedelta(seconds=15), queue)
 
 
-def ingested_for(worker: Following) -> list[Ingested]:
+def ingested_for(worker: NextClaim) -> list[Ingested]:
     """Ingest for a worker that goes on."""
     return list(ingest_events(lambda: worker))
 
@@ -198,7 +196,7 @@ def test_a_run_that_the_last_events_start_is_claimed_in_their_commit(no_worker: 
     no_worker.function()(ignore)
     durable.send_events(durable.Event("test/start", {"n": number}) for number in range(3))
 
-    [ingested] = ingested_for(following())
+    [ingested] = ingested_for(next_claim())
 
     first, *others = Run.objects.order_by("id")
     assert (first.status, first.fence, first.owner, first.ready_at) == ("running", 1, "me", None)
@@ -208,7 +206,7 @@ def test_a_run_that_the_last_events_start_is_claimed_in_their_commit(no_worker: 
         get_store().claim_ready(None, owner="me", lease=datetime.timedelta(seconds=15)),  # type: ignore[type-var]
         run_id=first.id,
         created_at=first.created_at,
-        event=events.event_row(first.event),  # type: ignore[arg-type]
+        event=stored_events.event_row(first.event),  # type: ignore[arg-type]
         now=ingested.lease.claim.now,
     )
     assert abs(ingested.lease.claim.now - clock.now()) < datetime.timedelta(seconds=1)
@@ -221,7 +219,7 @@ def test_a_run_that_the_last_events_wake_is_claimed_in_their_commit(engine: Engi
     with override_settings(DURABLE={"DRIVER": "tests.engine.conftest.DeafDriver"}):
         durable.send_event("test/reply")
 
-        [ingested] = ingested_for(following())
+        [ingested] = ingested_for(next_claim())
 
     assert ingested.lease is not None
     assert (ingested.lease.claim.run_id, ingested.lease.claim.fence) == (run.id, run.fence + 1)
@@ -232,7 +230,7 @@ def test_a_run_of_another_queue_is_left_to_its_workers(no_worker: Engine) -> Non
     no_worker.function(queue="other")(ignore)
     durable.send_event("test/start")
 
-    [ingested] = ingested_for(following("default"))
+    [ingested] = ingested_for(next_claim("default"))
 
     assert (ingested.lease, [each.queue for each in ingested.ready]) == (None, ["other"])
     assert Run.objects.get().status == "queued"
@@ -241,10 +239,10 @@ def test_a_run_of_another_queue_is_left_to_its_workers(no_worker: Engine) -> Non
 def test_an_event_that_started_its_run_before_gives_no_claim(no_worker: Engine) -> None:
     no_worker.function()(ignore)
     durable.send_event("test/start")
-    [before] = ingested_for(following())
+    [before] = ingested_for(next_claim())
     Event.objects.update(ingested_at=None)
 
-    [again] = ingested_for(following())
+    [again] = ingested_for(next_claim())
 
     assert before.lease is not None
     assert again.lease is None
@@ -258,7 +256,7 @@ def test_of_many_events_no_run_is_claimed_before_all_are_ingested(
     no_worker.function()(ignore)
     durable.send_events(durable.Event("test/start", {"n": number}) for number in range(8))
 
-    assert [batch.lease is not None for batch in ingested_for(following())] == [False, False, True]
+    assert [batch.lease is not None for batch in ingested_for(next_claim())] == [False, False, True]
 
 
 @pytest.mark.slow
@@ -297,7 +295,7 @@ def cost_of_a_batch(batches: Iterator[Ingested]) -> tuple[int, int]:
 def test_large_events_are_ingested_in_batches_that_fit_into_memory(
     no_worker: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sizes, "MOST", 10_000)
+    monkeypatch.setattr(page_sizes, "MOST", 10_000)
     ids = durable.send_events(durable.Event("test/start", {"text": "x" * 2_400}) for _ in range(20))
     ids += durable.send_events([durable.Event("test/start", user={"text": "x" * 2_400})] * 6)
     ids += durable.send_events([durable.Event("test/start", {"text": "x" * 20_000})] * 9)

@@ -34,7 +34,7 @@ from django.db.models import Case, F, Q, Value, When
 from ....core.replay.operations import StepKind, StepStatus
 from ....managers import DatabaseNow
 from ....models import ENDED, Run, Step, StepAttempt, Wait
-from ..rows import MOST_CRASHES, STOPPING, AttemptRow, BranchEnd, Claim, Finished, Following, Ready
+from ..rows import MOST_CRASHES, STOPPING, AttemptRow, BranchEnd, Claim, EndResult, NextClaim, ReadyRun
 from ..transactions import atomic, retried
 
 OPEN = (StepStatus.PLANNED.value, StepStatus.RUNNING.value, StepStatus.WAITING.value)
@@ -59,7 +59,7 @@ class BranchStore(ABC):
     alias: str
 
     @abstractmethod
-    def wake(self, run_ids: Sequence[UUID], *, rehint: datetime.timedelta, progress: bool = False) -> list[Ready]:
+    def wake(self, run_ids: Sequence[UUID], *, rehint: datetime.timedelta, progress: bool = False) -> list[ReadyRun]:
         """Wake these runs."""
 
     @abstractmethod
@@ -106,9 +106,9 @@ class BranchStore(ABC):
 
     @retried
     def finish_branch(
-        self, claim: Claim, end: BranchEnd, *, rehint: datetime.timedelta, following: Following | None = None
-    ) -> Finished | None:
-        """End a branch, and its group if that is decided now, and claim another one for *following*, in one commit.
+        self, claim: Claim, end: BranchEnd, *, rehint: datetime.timedelta, next_claim: NextClaim | None = None
+    ) -> EndResult | None:
+        """End a branch, and its group if that is decided now, and claim another one for *next_claim*, in one commit.
 
         Return None if the claim is lost.
         """
@@ -127,11 +127,11 @@ class BranchStore(ABC):
                 self._admit(group, 1 if end.limited else 0, rehint)
             Run.objects.using(self.alias).filter(id=run.id).update(steps=run.steps + 1 + decided)
             if decided:
-                return Finished(self._wake_around(group, rehint))
-            return Finished(claim=self._follow(claim, group.key, following) if following else None)
+                return EndResult(self._wake_around(group, rehint))
+            return EndResult(claim=self._follow(claim, group.key, next_claim) if next_claim else None)
 
-    def _follow(self, claim: Claim, group: bytes, following: Following) -> Claim | None:
-        return self.claim_branch(claim.run_id, owner=following.owner, lease=following.lease, group=group)
+    def _follow(self, claim: Claim, group: bytes, next_claim: NextClaim) -> Claim | None:
+        return self.claim_branch(claim.run_id, owner=next_claim.owner, lease=next_claim.lease, group=group)
 
     def _end_branch(self, claim: Claim, end: BranchEnd, *, seq: int) -> bool:
         held = self._steps(claim.run_id).filter(key=claim.key, fence=claim.fence, status=StepStatus.RUNNING)
@@ -171,7 +171,7 @@ class BranchStore(ABC):
         for key in list(held.order_by("ordinal").values_list("key", flat=True)[:count]):
             held.filter(key=key).update(next_at=DatabaseNow(rehint))
 
-    def _wake_around(self, group: Step, rehint: datetime.timedelta) -> list[Ready]:
+    def _wake_around(self, group: Step, rehint: datetime.timedelta) -> list[ReadyRun]:
         """Wake what waits for the group: the branch that it is in, or the run."""
         if group.parent_key:
             return self.wake_branches([(group.run_id, group.parent_key)], rehint=rehint)
@@ -185,7 +185,7 @@ class BranchStore(ABC):
     def _close(self, steps: Any) -> None:
         steps.update(status=StepStatus.CANCELLED, next_at=None, fence=F("fence") + 1, owner="")
 
-    def wake_branches(self, branches: Iterable[tuple[UUID, bytes]], *, rehint: datetime.timedelta) -> list[Ready]:
+    def wake_branches(self, branches: Iterable[tuple[UUID, bytes]], *, rehint: datetime.timedelta) -> list[ReadyRun]:
         """Let waiting branches go on, whose runs the caller has locked; return their runs, for a worker to look at."""
         planned = {"status": StepStatus.PLANNED, "next_at": DatabaseNow(rehint)}
         woken = {
@@ -194,7 +194,7 @@ class BranchStore(ABC):
             if self._steps(run_id).filter(key=key, status=StepStatus.WAITING).update(**planned)
         }
         runs = Run.objects.using(self.alias).filter(id__in=woken)
-        return [Ready(run_id, queue, in_branch=True) for run_id, queue in runs.values_list("id", "queue")]
+        return [ReadyRun(run_id, queue, in_branch=True) for run_id, queue in runs.values_list("id", "queue")]
 
     def expire_branches(self, run_ids: Sequence[UUID], *, rehint: datetime.timedelta) -> None:
         """Take branches of these runs from owners whose leases are dead, and put off the next hint of the others."""

@@ -12,7 +12,7 @@ from django.db.models import Q
 
 from ....managers import DatabaseNow
 from ....models import Event, EventKey, Function, MatchPath, Wait
-from .. import stored_events as events
+from .. import stored_events
 from ..page_sizes import first_page
 from ..rows import EventRow, OpenWait
 
@@ -97,7 +97,7 @@ class Lookups:
         """Return the first events that are due and fit into memory; they are ingested now, by the database's time."""
         due = Event.objects.using(self.alias).to_ingest().annotate(now=DatabaseNow())
         page, _ = first_page(due, "data", "user", page=limit)
-        return [dataclasses.replace(events.event_row(event), ingested_at=event.now) for event in page]
+        return [dataclasses.replace(stored_events.event_row(event), ingested_at=event.now) for event in page]
 
     def match_paths(self, names: Collection[str]) -> list[tuple[str, str, int]]:
         """Return the name, the path and the id of each match path of these names and wildcards."""
@@ -140,7 +140,7 @@ class Lookups:
         found = EventKey.objects.using(self.alias).filter(path__name__in=patterns, path__path=path, key__in=keys)
         later = found.filter(later_than(after, "event_id")).select_related("event").order_by("ingested_at", "event_id")
         page, more = first_page(later, "event__data", "event__user", page=limit)
-        return [events.event_row(each.event) for each in page], more
+        return [stored_events.event_row(each.event) for each in page], more
 
 
 def _open_wait(wait: Any) -> OpenWait:
@@ -157,5 +157,5 @@ def _open_wait(wait: Any) -> OpenWait:
         expires_at=wait.expires_at,
         input=run.input,
         created_at=run.created_at,
-        event=events.event_row(run.event) if run.event else None,
+        event=stored_events.event_row(run.event) if run.event else None,
     )

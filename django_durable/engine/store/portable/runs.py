@@ -40,18 +40,18 @@ from ....core.replay.groups import groups_around, scopes_of
 from ....core.replay.operations import Memo, StepKind, StepStatus
 from ....managers import DatabaseNow
 from ....models import ENDED, Event, Lock, Run, RunStatus, Step, Wait
-from .. import stored_events as events
+from .. import stored_events
 from ..rows import (
     LONGEST_TEXT,
     AttemptRow,
     Claim,
+    EndResult,
     EventRow,
-    Finished,
-    Following,
+    NextClaim,
     Parking,
-    Ready,
+    ReadyRun,
     Resolution,
-    Sight,
+    SchedulerView,
     StepRow,
     WaitRow,
 )
@@ -261,11 +261,11 @@ class Store(Lookups, BranchStore):
         *,
         output: str | None = None,
         error: str | None = None,
-        following: Following | None = None,
-    ) -> Finished | None:
+        next_claim: NextClaim | None = None,
+    ) -> EndResult | None:
         """End the run; None if the claim, on the run or on a branch of it, is lost.
 
-        A store may claim a ready run for *following* in the same commit.
+        A store may claim a ready run for *next_claim* in the same commit.
         """
         with atomic():
             if not self._rows_held(claim).exists():
@@ -278,7 +278,7 @@ class Store(Lookups, BranchStore):
                 Wait.objects.using(self.alias).filter(run_id=claim.run_id).delete()
                 if claim.key:
                     self.close_branches([claim.run_id])
-        return Finished() if ended else None
+        return EndResult() if ended else None
 
     @retried
     def note_code(self, claim: Claim, **versions: str) -> bool:
@@ -320,7 +320,7 @@ class Store(Lookups, BranchStore):
         self.close_branches(run_ids)
 
     @retried
-    def resolve(self, resolutions: Sequence[Resolution], *, rehint: datetime.timedelta) -> list[Ready]:
+    def resolve(self, resolutions: Sequence[Resolution], *, rehint: datetime.timedelta) -> list[ReadyRun]:
         """Settle open steps and wake their runs; return the runs that became ready. What is settled already is left."""
         with atomic():
             runs = Run.objects.using(self.alias).filter(id__in={each.run_id for each in resolutions})
@@ -356,7 +356,7 @@ class Store(Lookups, BranchStore):
         return bytes(steps.values_list("parent_key", flat=True).get() or b"") if settled else None
 
     @retried
-    def wake(self, run_ids: Sequence[UUID], *, rehint: datetime.timedelta, progress: bool = False) -> list[Ready]:
+    def wake(self, run_ids: Sequence[UUID], *, rehint: datetime.timedelta, progress: bool = False) -> list[ReadyRun]:
         """Wake these runs: waiting ones become ready and are returned; all count the wake-up.
 
         With *progress*, a step of theirs was recorded: failures of the handler's own code are forgotten.
@@ -371,7 +371,7 @@ class Store(Lookups, BranchStore):
                     ready.append(run_id)
                 if progress:
                     run.update(attempt=0)
-            return [Ready(*row) for row in self._runs(ready).values_list("id", "queue")]
+            return [ReadyRun(*row) for row in self._runs(ready).values_list("id", "queue")]
 
     def expire(self, run_ids: Sequence[UUID], *, rehint: datetime.timedelta) -> None:
         """Take these runs from owners whose leases are dead; what has crashed before starts after a pause."""
@@ -424,17 +424,17 @@ class Store(Lookups, BranchStore):
     # The scheduler
 
     @retried
-    def look(self, name: str, *, leadership: datetime.timedelta, deputyship: datetime.timedelta) -> Sight:
+    def look(self, name: str, *, leadership: datetime.timedelta, deputyship: datetime.timedelta) -> SchedulerView:
         """Lead, for so long, if nobody else does; else be the deputy if nobody else is. Return what is due first."""
         leads = self._hold(LEADER, name, leadership)
         is_deputy = not leads and self._hold(DEPUTY, name, deputyship)
         locks = Lock.objects.using(self.alias).annotate(now=DatabaseNow())
         watched = locks.get(name=LEADER if leads or is_deputy else DEPUTY)
         patience = (watched.expires_at - watched.now).total_seconds() if watched.expires_at else 0.0
-        seen = Sight(leads=leads, is_deputy=is_deputy, patience=patience, now=watched.now)
+        seen = SchedulerView(leads=leads, is_deputy=is_deputy, patience=patience, now=watched.now)
         return self._with_dues(seen) if leads else seen
 
-    def _with_dues(self, seen: Sight) -> Sight:
+    def _with_dues(self, seen: SchedulerView) -> SchedulerView:
         runs = Run.objects.using(self.alias).filter(next_at__isnull=False)
         branches = Step.objects.using(self.alias).filter(kind=StepKind.BRANCH, next_at__isnull=False)
         events = Event.objects.using(self.alias).filter(ingested_at=None).order_by("ingest_at", "id")
@@ -476,7 +476,7 @@ class Store(Lookups, BranchStore):
 
     def _lock_rows(self, names: list[str]) -> None:
         # Hashed, because a name may be as long as the column and collations may merge names: that only locks more.
-        locks = [Lock(name=events.digest(name).hex()) for name in sorted(set(names))]
+        locks = [Lock(name=stored_events.digest(name).hex()) for name in sorted(set(names))]
         Lock.objects.using(self.alias).bulk_create(locks, ignore_conflicts=True)
         list(self._locked(Lock.objects.using(self.alias).filter(name__in=[lock.name for lock in locks]), "name"))
 
@@ -550,7 +550,7 @@ class Store(Lookups, BranchStore):
             code_version=run.code_version,
             last_code_version=run.last_code_version,
             now=run.now,
-            event=events.event_row(run.event) if run.event else None,
+            event=stored_events.event_row(run.event) if run.event else None,
         )
 
     def _write_steps(self, run_id: UUID, rows: Sequence[StepRow], *, seq: int | None) -> None:
@@ -611,6 +611,6 @@ def _memo_of(step: Step) -> Memo:
         attempt=step.attempt,
         next_at=step.next_at,
         finished_at=step.finished_at,
-        event=events.event_of(events.event_row(step.event)) if step.event else None,
+        event=stored_events.event_of(stored_events.event_row(step.event)) if step.event else None,
         seq=step.seq,
     )

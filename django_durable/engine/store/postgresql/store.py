@@ -20,8 +20,7 @@ from ....codecs import open_text, seal_text
 from ....core import clock
 from ....core.replay.operations import Memo, StepKind, StepStatus
 from ....models import Event, Run
-from .. import page_sizes as sizes
-from .. import stored_events as events
+from .. import page_sizes, stored_events
 from ..portable import lookups
 from ..portable.runs import DEPUTY, LEADER, MOST_REHINTS, Store
 from ..rows import (
@@ -30,20 +29,19 @@ from ..rows import (
     AttemptRow,
     BranchEnd,
     Claim,
+    EndResult,
     EventRow,
-    Finished,
-    Following,
+    NextClaim,
     OpenWait,
     Parking,
-    Ready,
+    ReadyRun,
     Resolution,
-    Sight,
+    SchedulerView,
     StepRow,
     WaitRow,
 )
 from ..transactions import retried
-from . import branch_sql as branch_statements
-from . import insert_sql as inserts
+from . import branch_sql, insert_sql
 from .prepared import hot_cursor
 
 _NOW = lookups.NOW
@@ -295,7 +293,7 @@ class PostgreSQLStore(Store):
         self, claim: Claim, step: StepRow, *, lease: datetime.timedelta, failed: AttemptRow | None = None
     ) -> int | None:
         """Write a memo, and let the turn go on; return its number in the run, None if the claim is lost."""
-        recording = branch_statements.RECORDING if claim.key else _RECORDING
+        recording = branch_sql.RECORDING if claim.key else _RECORDING
         kept = f", attempt AS ({_ATTEMPT})" if failed else ""
         rows = {"step": step, "attempt": failed} if failed else {"step": step}
         written = self._write(f"{recording}{kept}{_step(step)}", claim, rows, lease=lease)
@@ -319,7 +317,7 @@ class PostgreSQLStore(Store):
             "attempt": parking.attempt,
             "next_at": parking.next_at,
         }
-        parked = branch_statements.PARKING if claim.key else _PARKING
+        parked = branch_sql.PARKING if claim.key else _PARKING
         sql = f"{parked}{written} SELECT status FROM run"
         done = self._write(sql, claim, rows, wakes=claim.wakes, rehint=rehint, **values)
         return str(done[0][0]) if done else None
@@ -339,38 +337,38 @@ class PostgreSQLStore(Store):
         *,
         output: str | None = None,
         error: str | None = None,
-        following: Following | None = None,
-    ) -> Finished | None:
-        """End the run, and claim a ready one for *following*; None if the claim on it, or on a branch, is lost."""
+        next_claim: NextClaim | None = None,
+    ) -> EndResult | None:
+        """End the run, and claim a ready one for *next_claim*; None if the claim on it, or on a branch, is lost."""
         if claim.key:
             return super().end(claim, status, output=output, error=error)
         values: dict[str, Any] = {"status": str(status), "output": seal_text(output), "error": seal_text(error)}
-        if following is None:
-            return Finished() if self._write(_END, claim, {}, **values) else None
-        sql = _END_AND_CLAIM.format(where=_next(following))
-        values |= {"owner": following.owner, "lease": following.lease}
-        values |= {"queue": following.queue, "next_id": following.run_id}
+        if next_claim is None:
+            return EndResult() if self._write(_END, claim, {}, **values) else None
+        sql = _END_AND_CLAIM.format(where=_next(next_claim))
+        values |= {"owner": next_claim.owner, "lease": next_claim.lease}
+        values |= {"queue": next_claim.queue, "next_id": next_claim.run_id}
         done = self._write(sql, claim, {}, **values)
-        return Finished(claim=_claim_of(done[0]) if done[0][0] else None) if done else None
+        return EndResult(claim=_claim_of(done[0]) if done[0][0] else None) if done else None
 
     @retried
     def finish_branch(
-        self, claim: Claim, end: BranchEnd, *, rehint: datetime.timedelta, following: Following | None = None
-    ) -> Finished | None:
-        """End a branch, and its group if that is decided now, and claim another one for *following*, in one commit."""
+        self, claim: Claim, end: BranchEnd, *, rehint: datetime.timedelta, next_claim: NextClaim | None = None
+    ) -> EndResult | None:
+        """End a branch, and its group if that is decided now, and claim another one for *next_claim*, in one commit."""
         if end.race:
             return super().finish_branch(claim, end, rehint=rehint)
         kept = f"), kept AS ({_ATTEMPT}), around AS (" if end.failed else "), around AS ("
         values: dict[str, Any] = {name: seal_text(getattr(end, name)) for name in ("input", "output", "error")}
         values |= {"status": str(end.status), "attempt": end.attempt, "limited": end.limited}
-        sql = branch_statements.FINISH.replace("), around AS (", kept)
+        sql = branch_sql.FINISH.replace("), around AS (", kept)
         following_values = {
-            "follows": following is not None,
-            "owner": following.owner if following else claim.owner,
-            "lease": following.lease if following else None,
+            "follows": next_claim is not None,
+            "owner": next_claim.owner if next_claim else claim.owner,
+            "lease": next_claim.lease if next_claim else None,
         }
         done = self._write(sql, claim, {"attempt": end.failed}, rehint=rehint, **values, **following_values)
-        return _finished_of(claim, done[0], following) if done else None
+        return _finished_of(claim, done[0], next_claim) if done else None
 
     def renew(self, claims: Sequence[Claim], *, lease: datetime.timedelta) -> list[Claim]:
         """Renew the leases of these claims, where they still hold; return which."""
@@ -381,14 +379,14 @@ class PostgreSQLStore(Store):
         return kept + [runs[row[0]] for row in renewed]
 
     @retried
-    def resolve(self, resolutions: Sequence[Resolution], *, rehint: datetime.timedelta) -> list[Ready]:
+    def resolve(self, resolutions: Sequence[Resolution], *, rehint: datetime.timedelta) -> list[ReadyRun]:
         """Settle open steps and wake their runs; return the runs that became ready. What is settled already is left."""
         columns = {name: [getattr(each, name) for each in resolutions] for name in Resolution.__slots__}
         columns |= {name: [seal_text(text) for text in columns[name]] for name in ("output", "error")}
         columns["status"] = [str(status) for status in columns["status"]]
         rows = self._rows(_RESOLVE, rehint=rehint, **columns)
         return [
-            Ready(run_id, queue, in_branch) for run_id, queue, in_branch, is_queued in rows if in_branch or is_queued
+            ReadyRun(run_id, queue, in_branch) for run_id, queue, in_branch, is_queued in rows if in_branch or is_queued
         ]
 
     def hint_later(self, run_ids: Sequence[UUID], *, rehint: datetime.timedelta) -> None:
@@ -398,7 +396,7 @@ class PostgreSQLStore(Store):
 
     def due_events(self, *, limit: int) -> list[EventRow]:
         """Return the first events that are due and fit into memory; they are ingested now, by the database's time."""
-        rows = self._rows(lookups.DUE_EVENTS, limit=limit, most=sizes.MOST)
+        rows = self._rows(lookups.DUE_EVENTS, limit=limit, most=page_sizes.MOST)
         due = [(_event_row(event), now) for *event, now, _, _, _, _ in rows]
         return [dataclasses.replace(row, ingested_at=now) for row, now in due if row is not None]
 
@@ -413,7 +411,7 @@ class PostgreSQLStore(Store):
 
     def insert(self, row: Event | Run, *, ignore_conflicts: bool = False) -> None:
         """Insert a new row; with *ignore_conflicts*, if there is none with its key."""
-        sql, values = inserts.statement(row, connections[self.alias], ignore_conflicts=ignore_conflicts)
+        sql, values = insert_sql.statement(row, connections[self.alias], ignore_conflicts=ignore_conflicts)
         self._rows(sql, **values)
 
     def store_keys(self, keys: Sequence[tuple[int, bytes, datetime.datetime, UUID]]) -> None:
@@ -428,7 +426,7 @@ class PostgreSQLStore(Store):
     ) -> tuple[Sequence[OpenWait], bool]:
         """Return a page of open waits for events under these names and keys, by id; and whether more come."""
         names, keys = [name for name, _ in wanted], [key for _, key in wanted]
-        rows = self._rows(lookups.OPEN_WAITS, names=names, keys=keys, after=after, limit=limit, most=sizes.MOST)
+        rows = self._rows(lookups.OPEN_WAITS, names=names, keys=keys, after=after, limit=limit, most=page_sizes.MOST)
         return [_open_wait_of(row[: -lookups.MEASURES]) for row in rows], _is_more(rows, limit)
 
     def stored_under(
@@ -441,7 +439,7 @@ class PostgreSQLStore(Store):
         limit: int,
     ) -> tuple[Sequence[EventRow], bool]:
         """Return a page of ingested events by keys for a match path, in the order of ingest; and whether more come."""
-        values = {"patterns": list(patterns), "path": path, "keys": list(keys), "limit": limit, "most": sizes.MOST}
+        values = {"patterns": list(patterns), "path": path, "keys": list(keys), "limit": limit, "most": page_sizes.MOST}
         rows = self._rows(lookups.STORED_UNDER, moment=after[0], event_id=after[1], **values)
         page = [row for each in rows if (row := _event_row(each[: -lookups.MEASURES])) is not None]
         return page, _is_more(rows, limit)
@@ -456,11 +454,11 @@ class PostgreSQLStore(Store):
             self._rows(_INGESTED, **marked)
             Run.objects.using(self.alias).bulk_create(runs, batch_size=500, ignore_conflicts=True)
             return dict(self._rows(_NEW_RUNS, run_ids=[run.id for run in runs])) if runs else {}
-        sql, values = inserts.statement(runs[0], connections[self.alias], ignore_conflicts=True)
+        sql, values = insert_sql.statement(runs[0], connections[self.alias], ignore_conflicts=True)
         return dict(self._rows(f"WITH marked AS ({_INGESTED}), new AS ({sql}) {_NEW}", **marked, **values))
 
     @retried
-    def look(self, name: str, *, leadership: datetime.timedelta, deputyship: datetime.timedelta) -> Sight:
+    def look(self, name: str, *, leadership: datetime.timedelta, deputyship: datetime.timedelta) -> SchedulerView:
         """Lead, for so long, if nobody else does; else be the deputy if nobody else is. Return what is due first."""
         ((leads, is_deputy, leader_at, deputy_at, now, run_at, branch_at, event_at, event_id),) = self._rows(
             _LOOK, name=name, leadership=leadership, deputyship=deputyship
@@ -468,7 +466,7 @@ class PostgreSQLStore(Store):
         watched = leader_at if leads or is_deputy else deputy_at
         if watched is None:  # The lock has never been taken.
             return super().look(name, leadership=leadership, deputyship=deputyship)
-        return Sight(
+        return SchedulerView(
             leads=leads,
             is_deputy=is_deputy,
             patience=(watched - now).total_seconds(),
@@ -527,11 +525,11 @@ def _is_more(rows: Sequence[Sequence[Any]], limit: int) -> bool:
     return bool(len(rows) < found or found == limit)
 
 
-def _next(following: Following) -> str:
+def _next(next_claim: NextClaim) -> str:
     """Return the condition, and the order, of the run that is claimed when another one ends."""
-    if following.run_id is not None:
+    if next_claim.run_id is not None:
         return f"{_NEXT} AND id = %(next_id)s"
-    queue = "" if following.queue is None else " AND queue = %(queue)s"
+    queue = "" if next_claim.queue is None else " AND queue = %(queue)s"
     return f"{_NEXT}{queue} ORDER BY ready_at, id"
 
 
@@ -546,7 +544,7 @@ def _parameters(prefix: str, row: StepRow | WaitRow | AttemptRow) -> dict[str, A
 
 
 def _lock_key(*parts: str) -> int:
-    return int.from_bytes(events.digest("lock", *parts)[:8], "big", signed=True)
+    return int.from_bytes(stored_events.digest("lock", *parts)[:8], "big", signed=True)
 
 
 def _claim_of(row: Sequence[Any]) -> Claim:
@@ -555,13 +553,13 @@ def _claim_of(row: Sequence[Any]) -> Claim:
     return Claim(**values, now=row[len(names)], event=_event_row(row[len(names) + 1 :]))
 
 
-def _finished_of(claim: Claim, row: Sequence[Any], following: Following | None) -> Finished:
+def _finished_of(claim: Claim, row: Sequence[Any], next_claim: NextClaim | None) -> EndResult:
     queue, is_ready, in_branch, key, path, fence, attempt, crashes = row
-    ready = [Ready(claim.run_id, queue, in_branch)] if is_ready or in_branch else []
-    if key is None or following is None:
-        return Finished(ready)
+    ready = [ReadyRun(claim.run_id, queue, in_branch)] if is_ready or in_branch else []
+    if key is None or next_claim is None:
+        return EndResult(ready)
     values = {"key": key, "path": path, "fence": fence, "attempt": attempt, "crashes": crashes}
-    return Finished(ready, dataclasses.replace(claim, owner=following.owner, **values))
+    return EndResult(ready, dataclasses.replace(claim, owner=next_claim.owner, **values))
 
 
 def _memo_of(row: Sequence[Any]) -> Memo:
@@ -577,7 +575,7 @@ def _memo_of(row: Sequence[Any]) -> Memo:
         attempt=attempt,
         next_at=next_at,
         finished_at=finished_at,
-        event=events.event_of(resolved_by) if resolved_by else None,
+        event=stored_events.event_of(resolved_by) if resolved_by else None,
         seq=seq,
     )
 

@@ -18,7 +18,7 @@ from django_durable.engine.store.rows import (
     AttemptRow,
     BranchEnd,
     Claim,
-    Following,
+    NextClaim,
     Parking,
     Resolution,
     WaitRow,
@@ -309,7 +309,7 @@ def test_the_end_of_a_group_inside_a_branch_wakes_that_branch(store: Store) -> N
 def test_the_worker_that_ends_a_branch_claims_the_next_one_with_it(store: Store) -> None:
     run = make_group("live", "waiting", "planned", "planned")
 
-    finished = store.finish_branch(held(run), DONE, rehint=REHINT, following=Following("me", LEASE))
+    finished = store.finish_branch(held(run), DONE, rehint=REHINT, next_claim=NextClaim("me", LEASE))
 
     assert finished is not None
     assert finished.claim is not None
@@ -323,7 +323,7 @@ def test_an_end_under_a_limit_lets_one_more_in(store: Store, follows: bool) -> N
     limited = BranchEnd(status=StepStatus.COMPLETED, output="1", limited=True)
 
     finished = store.finish_branch(
-        held(run), limited, rehint=REHINT, following=Following("me", LEASE) if follows else None
+        held(run), limited, rehint=REHINT, next_claim=NextClaim("me", LEASE) if follows else None
     )
 
     assert finished is not None
@@ -335,7 +335,7 @@ def test_a_worker_that_takes_a_branch_that_may_start_lets_the_next_one_in_too(st
     run = make_group("live", "planned", "held", "held")
     limited = BranchEnd(status=StepStatus.COMPLETED, output="1", limited=True)
 
-    store.finish_branch(held(run), limited, rehint=REHINT, following=Following("me", LEASE))
+    store.finish_branch(held(run), limited, rehint=REHINT, next_claim=NextClaim("me", LEASE))
 
     states = [(columns(run, index)["status"], columns(run, index)["next_at"]) for index in (1, 2, 3)]
     assert states == [("running", 100), ("planned", 1000), ("planned", None)]

@@ -10,7 +10,7 @@ import pytest
 
 from django_durable.core import clock
 from django_durable.core.ids import uuid7
-from django_durable.engine.store import page_sizes as sizes
+from django_durable.engine.store import page_sizes
 from django_durable.engine.store.portable.runs import Store
 from django_durable.models import Event, EventKey, MatchPath, Run, Wait
 
@@ -82,7 +82,7 @@ def test_waits_come_page_by_page_in_the_order_of_their_ids(store: Store) -> None
 
 
 def test_a_page_of_waits_holds_no_more_than_fits_into_memory_and_at_least_one(store: Store) -> None:
-    large = '{"text": "' + "x" * (sizes.MOST // 10) + '"}'
+    large = '{"text": "' + "x" * (page_sizes.MOST // 10) + '"}'
     wanted, after, pages = {("shop/paid", b"k" * 16)}, 0, []
     for number in range(15):
         run = make_run("waiting", event=store_event(number), input=large)
