@@ -37,6 +37,7 @@ from ...exceptions import (
     SuspensionSwallowed,
 )
 from ..events.events import is_storable
+from ..values.errors import PACKAGE
 from .groups import Branch, Group, branch_prefix, is_within
 from .operations import CallSite, Invoke, Memo, Op, RunStep, StepRef, step_key
 from .swallowed import swallowing_place
@@ -50,7 +51,7 @@ T = TypeVar("T")
 LONGEST_ID = 255
 
 History = MutableMapping[bytes, Memo]
-_NOT_THE_USERS = (str(Path(__file__).parents[2]) + os.sep, str(Path(os.__file__).parent / "asyncio") + os.sep)
+_NOT_THE_USERS = (PACKAGE, str(Path(os.__file__).parent / "asyncio") + os.sep)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import os
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ...exceptions import EncodingError, StepError
@@ -16,7 +17,7 @@ from .classes import class_name, register_type
 DEEPEST_CAUSE = 5
 _GROUP_DEPTH = 3
 _GROUP_WIDTH = 10
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+PACKAGE = str(Path(__file__).parents[2]) + os.sep  #: what the files of this package begin with
 
 
 @register_type
@@ -130,7 +131,7 @@ def _lines(error: BaseException, limit: int, depth: int) -> Iterator[str]:
 
 def _frames(error: BaseException) -> Iterator[str]:
     frames = traceback.extract_tb(error.__traceback__)
-    for ours, part in itertools.groupby(frames, key=lambda frame: frame.filename.startswith(_PACKAGE)):
+    for ours, part in itertools.groupby(frames, key=lambda frame: frame.filename.startswith(PACKAGE)):
         group = list(part)
         if ours:
             yield f"  [{len(group)} frame{'s' if len(group) > 1 else ''} of django_durable]\n"
