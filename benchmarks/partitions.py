@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 
 import django_durable as durable
 from django_durable.engine.scheduler.scheduler import Scheduler
-from django_durable.engine.store import get_store
+from django_durable.engine.store.stores import get_store
 from django_durable.models import Run
 
 from . import synthetic

@@ -36,7 +36,7 @@ def figures() -> Iterator[Figure]:
 def _calls() -> list[tuple[str, Callable[[], Any]]]:
     from django_durable.core.durations import parse_duration
     from django_durable.engine.scheduler.scheduler import Scheduler
-    from django_durable.engine.store import get_store
+    from django_durable.engine.store.stores import get_store
 
     store, scheduler = get_store(), Scheduler()
     return [

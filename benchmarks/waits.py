@@ -19,8 +19,8 @@ from django_durable.core.ids import uuid7
 from django_durable.engine.events import index
 from django_durable.engine.events.index import IndexedEvent
 from django_durable.engine.steps import wait_for_event
-from django_durable.engine.store import get_store
 from django_durable.engine.store.rows import EventRow
+from django_durable.engine.store.stores import get_store
 from django_durable.engine.store.transactions import atomic
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.managers import DatabaseNow

@@ -19,8 +19,8 @@ from django_durable.core import clock
 from django_durable.core.replay.operations import StepStatus
 from django_durable.engine.leases.leases import Lease
 from django_durable.engine.runs import ending, timers
-from django_durable.engine.store import get_store
 from django_durable.engine.store.rows import BranchEnd, Claim, EndResult, NextClaim
+from django_durable.engine.store.stores import get_store
 from django_durable.engine.store.transactions import atomic
 from django_durable.engine.workers.advance import advance
 from django_durable.engine.workers.ingest import ingest_events

@@ -23,8 +23,8 @@ from django_durable.engine.events import index
 from django_durable.engine.leases.leases import Lease
 from django_durable.engine.runs import ending, replays, timers
 from django_durable.engine.runs.ending import RunEnd
-from django_durable.engine.store import get_store
 from django_durable.engine.store.rows import Claim, EndResult, Parking
+from django_durable.engine.store.stores import get_store
 from django_durable.engine.store.transactions import atomic
 from django_durable.engine.workers.advance import advance
 from django_durable.engine.workers.ingest import ingest_events

@@ -18,10 +18,11 @@ from ...core.events.events import patterns_of
 from ...core.events.match_keys import UNINDEXED, index_key
 from ...managers import DatabaseNow
 from ...models import Event, MatchPath
-from ..store import get_store, stored_events
+from ..store import stored_events
 from ..store.page_sizes import first_page
 from ..store.portable.lookups import later_than
 from ..store.rows import EventRow
+from ..store.stores import get_store
 from ..store.transactions import alias, atomic
 
 PAGE = 500  #: events that get their keys at once

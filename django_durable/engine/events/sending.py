@@ -27,8 +27,8 @@ from ...managers import DatabaseNow
 from ...middleware import get_hooks
 from ...models import Event as StoredEvent
 from ...models import EventId
-from ..store import get_store
 from ..store.stored_events import digest
+from ..store.stores import get_store
 from ..store.transactions import atomic, one_statement
 
 logger = logging.getLogger("django_durable")

@@ -21,8 +21,8 @@ from ...drivers.base import get_driver
 from ...exceptions import LeaseLost
 from ..runs.end_events import RunEnd
 from ..runs.ending import finish
-from ..store import get_store
 from ..store.rows import AttemptRow, Claim, NextClaim, Parking, StepRow, WaitRow
+from ..store.stores import get_store
 from ..store.transactions import alias, connection
 from .near_timers import NEAR, near_timers
 

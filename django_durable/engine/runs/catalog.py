@@ -19,7 +19,7 @@ from ...core.functions.triggers import On
 from ...drivers.base import get_driver
 from ...exceptions import ConfigurationError
 from ...models import Function, Run
-from ..store import get_store
+from ..store.stores import get_store
 from ..store.transactions import alias, atomic
 
 logger = logging.getLogger("django_durable")

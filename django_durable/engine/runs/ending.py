@@ -24,9 +24,10 @@ from ...exceptions import RunNotFound
 from ...managers import DatabaseNow
 from ...middleware import get_hooks
 from ...models import Run, RunStatus, Step, Wait
-from ..store import get_store, stored_events
+from ..store import stored_events
 from ..store.portable.runs import claimed_from_the_start
 from ..store.rows import BranchEnd, Claim, EndResult, EventRow, NextClaim, ReadyRun, Resolution
+from ..store.stores import get_store
 from ..store.transactions import alias, atomic, retried
 from . import catalog
 from .catalog import AnyFunction

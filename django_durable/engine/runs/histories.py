@@ -14,9 +14,10 @@ from ...core.replay.groups import branch_key
 from ...core.replay.operations import Memo, StepKind, StepStatus, step_key
 from ...exceptions import DurableError, RunNotFound
 from ...models import Run, Step
-from ..store import get_store, stored_events
+from ..store import stored_events
 from ..store.rows import EventRow
 from ..store.step_names import title
+from ..store.stores import get_store
 from ..store.transactions import alias
 
 FORMAT = 1  #: raised when older code cannot read what is written

@@ -19,9 +19,9 @@ from ...managers import DatabaseNow
 from ...middleware import get_hooks
 from ...models import Event, Run, RunStatus, Step, StepKind, Wait
 from ..events import sending
-from ..store import get_store
 from ..store.rows import ReadyRun, Resolution
 from ..store.step_names import StepName, named, not_found
+from ..store.stores import get_store
 from ..store.transactions import alias, atomic, retried
 from . import timers
 from .ending import announce

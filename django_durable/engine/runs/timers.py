@@ -13,8 +13,8 @@ from ...conf import get_settings
 from ...core.replay.operations import StepStatus
 from ...managers import DatabaseNow
 from ...models import Event, Run, RunStatus, Step, StepKind
-from ..store import get_store
 from ..store.rows import Resolution
+from ..store.stores import get_store
 from ..store.transactions import alias, atomic, retried
 from .ending import announce
 

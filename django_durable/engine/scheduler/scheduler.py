@@ -25,8 +25,8 @@ from ...models import Run, RunStatus, Step, StepKind, StepStatus
 from ..leases.leases import BEAT, worker_name
 from ..runs import catalog, timers
 from ..runs.ending import announce
-from ..store import get_store
 from ..store.rows import ReadyRun, SchedulerView
+from ..store.stores import get_store
 from ..store.transactions import alias, connection
 
 logger = logging.getLogger("django_durable")

@@ -9,8 +9,8 @@ from ...core.replay.operations import Memo, WaitForEvent, WaitForSignal
 from ..events import index
 from ..runs.end_events import store_invoked_event
 from ..runs.ending import announce, store_runs
-from ..store import get_store
 from ..store.rows import PendingStep
+from ..store.stores import get_store
 from ..store.transactions import atomic, retried
 from . import wait_for_event, wait_for_signal
 

@@ -23,8 +23,8 @@ from ...exceptions import LeaseLost, StepError, is_final
 from ...models import StepAttempt
 from ..leases.leases import Lease, worker_name
 from ..runs import ending
-from ..store import get_store
 from ..store.rows import BranchEnd, Claim, NextClaim, Parking, PendingStep, StepRow
+from ..store.stores import get_store
 from . import run as bodies
 
 if TYPE_CHECKING:

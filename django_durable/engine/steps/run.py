@@ -24,8 +24,8 @@ from ...core.values import encoding, errors
 from ...exceptions import LeaseLost, StepTimeout
 from ...models import StepAttempt
 from ..leases.leases import memo_of
-from ..store import get_store
 from ..store.rows import AttemptRow, PendingStep, StepRow
+from ..store.stores import get_store
 from ..store.transactions import REMEDY, atomic, connection, roll_back_open
 from .timeouts import limited, seconds_of
 

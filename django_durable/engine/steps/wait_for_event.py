@@ -20,10 +20,11 @@ from ...managers import DatabaseNow
 from ...models import MatchFailure, Wait
 from ..events import index
 from ..events.index import IndexedEvent
-from ..store import get_store, stored_events
+from ..store import stored_events
 from ..store.page_sizes import first_page
 from ..store.portable.lookups import later_than
 from ..store.rows import Claim, EventRow, OpenWait, PendingStep, Resolution, StepRow, WaitRow
+from ..store.stores import get_store
 
 if TYPE_CHECKING:
     from ..turns.turns import Turn

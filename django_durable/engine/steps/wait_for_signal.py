@@ -18,8 +18,8 @@ from ...exceptions import SignalTaken
 from ...managers import DatabaseNow
 from ...models import Wait
 from ..runs.ending import announce
-from ..store import get_store
 from ..store.rows import PendingStep, ReadyRun, Resolution, StepRow, WaitRow
+from ..store.stores import get_store
 from ..store.transactions import alias, atomic, retried
 
 if TYPE_CHECKING:

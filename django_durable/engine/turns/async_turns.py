@@ -28,8 +28,8 @@ from ..leases.leases import Lease, memo_of
 from ..runs import timers
 from ..steps import opening as openings
 from ..steps import run as bodies
-from ..store import get_store
 from ..store.rows import Parking, PendingStep
+from ..store.stores import get_store
 from ..store.transactions import REMEDY, roll_back_open
 from .turns import Turn
 

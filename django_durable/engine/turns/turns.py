@@ -70,8 +70,9 @@ from ..steps import (
 from ..steps import (
     run as bodies,
 )
-from ..store import get_store, stored_events
+from ..store import stored_events
 from ..store.rows import AttemptRow, Claim, Parking, PendingStep, ReadyRun, StepRow
+from ..store.stores import get_store
 from ..store.transactions import REMEDY, atomic, connection, is_open, roll_back_open
 
 logger = logging.getLogger("django_durable")

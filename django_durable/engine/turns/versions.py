@@ -19,8 +19,8 @@ from ..leases.leases import Lease
 from ..runs import catalog
 from ..runs.end_events import RunEnd
 from ..runs.ending import finish
-from ..store import get_store
 from ..store.rows import Parking
+from ..store.stores import get_store
 
 PAUSE = datetime.timedelta(minutes=1)  #: until the next worker looks whether it has the code
 SHORT_PAUSE = datetime.timedelta(seconds=5)  #: the same, where some worker is known to have it

@@ -26,8 +26,9 @@ from ..runs import catalog
 from ..runs.catalog import AnyFunction
 from ..runs.ending import claim_of, new_run, take_one
 from ..steps import wait_for_event
-from ..store import get_store, page_sizes, stored_events
+from ..store import page_sizes, stored_events
 from ..store.rows import Claim, EventRow, NextClaim, ReadyRun
+from ..store.stores import get_store
 from ..store.transactions import alias, atomic, retried
 
 logger = logging.getLogger("django_durable")

@@ -16,8 +16,8 @@ from ...drivers.base import get_driver
 from ..leases.crash_isolation import bulkhead
 from ..leases.leases import Lease, leased, never, no_next_claim, worker_name
 from ..runs.ending import announce
-from ..store import get_store
 from ..store.rows import Claim, NextClaim
+from ..store.stores import get_store
 from .advance import advance, advance_async
 from .ingest import ingest_events
 

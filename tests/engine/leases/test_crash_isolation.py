@@ -16,8 +16,8 @@ import django_durable as durable
 from django_durable.engine.leases import crash_isolation as module
 from django_durable.engine.leases.crash_isolation import Bulkhead, bulkhead, most_beside
 from django_durable.engine.leases.leases import Lease
-from django_durable.engine.store import get_store
 from django_durable.engine.store.rows import Claim
+from django_durable.engine.store.stores import get_store
 from django_durable.engine.workers.advance import advance
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.engine.workers.work import work

@@ -19,8 +19,8 @@ from django_durable.core.durations import parse_duration
 from django_durable.core.replay.operations import StepKind, StepStatus, step_key
 from django_durable.engine.leases import leases
 from django_durable.engine.leases.leases import Heartbeat, Lease, worker_name
-from django_durable.engine.store import get_store
 from django_durable.engine.store.rows import STOPPING, Parking, StepRow
+from django_durable.engine.store.stores import get_store
 from django_durable.engine.workers.advance import advance, advance_async
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.engine.workers.work import work

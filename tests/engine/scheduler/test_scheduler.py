@@ -31,8 +31,8 @@ from django_durable.engine.scheduler.scheduler import (
     SPARED,
     Scheduler,
 )
-from django_durable.engine.store import get_store
 from django_durable.engine.store.rows import Claim
+from django_durable.engine.store.stores import get_store
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.engine.workers.work import work
 from django_durable.models import Event, Function, Run

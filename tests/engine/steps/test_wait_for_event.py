@@ -629,7 +629,7 @@ def test_many_waits_that_are_due_together_all_time_out(engine: Engine) -> None:
 
 
 def test_a_wait_survives_a_wake_up_that_is_not_its_event(engine: Engine) -> None:
-    from django_durable.engine.store import get_store
+    from django_durable.engine.store.stores import get_store
 
     engine.function()(waiting())
     run = engine.start()

@@ -11,7 +11,8 @@ from django.test.utils import CaptureQueriesContext
 import django_durable as durable
 from django_durable.engine.events import index
 from django_durable.engine.steps import wait_for_event
-from django_durable.engine.store import get_store, page_sizes
+from django_durable.engine.store import page_sizes
+from django_durable.engine.store.stores import get_store
 from django_durable.models import Event, EventKey, Run
 from tests.engine.conftest import Engine
 

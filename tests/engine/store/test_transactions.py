@@ -15,7 +15,7 @@ from django.test import override_settings
 import django_durable as durable
 from django_durable.core import clock
 from django_durable.core.durations import parse_duration
-from django_durable.engine.store import get_store
+from django_durable.engine.store.stores import get_store
 from django_durable.engine.store.transactions import atomic, retried
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.engine.workers.work import work

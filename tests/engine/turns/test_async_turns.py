@@ -18,7 +18,7 @@ import django_durable as durable
 from django_durable.core import clock
 from django_durable.core.durations import parse_duration
 from django_durable.engine.leases.leases import Lease, worker_name
-from django_durable.engine.store import get_store
+from django_durable.engine.store.stores import get_store
 from django_durable.engine.workers.advance import advance_async
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.engine.workers.work import work

@@ -13,8 +13,8 @@ from django_durable.conf import get_settings
 from django_durable.core import clock
 from django_durable.core.durations import parse_duration
 from django_durable.engine.leases.leases import Lease
-from django_durable.engine.store import get_store
 from django_durable.engine.store.rows import Claim
+from django_durable.engine.store.stores import get_store
 from django_durable.engine.workers.advance import advance
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.engine.workers.work import work

@@ -17,8 +17,9 @@ from django_durable.core import clock
 from django_durable.core.functions import registry
 from django_durable.core.ids import uuid7
 from django_durable.engine.runs import catalog
-from django_durable.engine.store import get_store, page_sizes, stored_events
+from django_durable.engine.store import page_sizes, stored_events
 from django_durable.engine.store.rows import NextClaim
+from django_durable.engine.store.stores import get_store
 from django_durable.engine.workers import ingest
 from django_durable.engine.workers.ingest import Ingested, ingest_events
 from django_durable.models import Event, MatchFailure, Run
