@@ -53,6 +53,7 @@ class RunStatus(models.TextChoices):
     SKIPPED = "skipped", _("Skipped")
 
 
+LIVE = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
 ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.SKIPPED)
 
 
@@ -427,6 +428,7 @@ class Wait(models.Model):
         verbose_name = _("wait")
         verbose_name_plural = _("waits")
         ordering = ("-id",)
+        permissions = (("resolve_wait", "Can settle what runs wait for"),)
         indexes = (models.Index(fields=("name", "match_key", "id"), name="durable_wait_by_match"),)
 
     def __str__(self) -> str:

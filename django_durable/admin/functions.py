@@ -14,12 +14,11 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from ..conf import get_settings
 from ..drivers.base import get_driver
-from ..models import Function, Run, RunStatus
+from ..models import LIVE, Function, Run
 from .shared.html import NOTHING, moment_mark, status_mark
 from .shared.pages import Fact, ReadOnlyAdmin, Table
 from .shared.payloads import json_payload, printable
 
-LIVE = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
 LATEST = 20  #: runs on a function's page
 
 

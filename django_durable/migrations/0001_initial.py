@@ -643,6 +643,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "wait",
                 "verbose_name_plural": "waits",
                 "ordering": ("-id",),
+                "permissions": (("resolve_wait", "Can settle what runs wait for"),),
             },
         ),
         migrations.AddIndex(

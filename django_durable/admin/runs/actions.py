@@ -112,7 +112,7 @@ REPLAY = RunAction(
 )
 WAKE = RunAction(
     name="wake",
-    permission="replay_run",
+    permission="resolve_wait",
     label=gettext_lazy("Wake now"),
     question=ngettext_lazy("Wake this run?", "Wake these %(count)d runs?", "count"),
     warning=gettext_lazy("The sleep ends now, and the run goes on."),
@@ -124,7 +124,7 @@ WAKE = RunAction(
 )
 RETRY = RunAction(
     name="retry",
-    permission="replay_run",
+    permission="resolve_wait",
     label=gettext_lazy("Retry now"),
     question=ngettext_lazy("Retry this run?", "Retry these %(count)d runs?", "count"),
     warning=gettext_lazy("The next attempt starts now. It counts as every other attempt."),
@@ -136,7 +136,7 @@ RETRY = RunAction(
 )
 TIME_OUT = RunAction(
     name="time_out",
-    permission="replay_run",
+    permission="resolve_wait",
     label=gettext_lazy("Time out now"),
     question=ngettext_lazy("Let a wait time out?", "Let waits time out?", "count"),
     warning=gettext_lazy("The step times out now, as if its time were over, and the run goes on."),
@@ -149,7 +149,7 @@ TIME_OUT = RunAction(
 )
 RESOLVE = RunAction(
     name="resolve",
-    permission="replay_run",
+    permission="resolve_wait",
     label=gettext_lazy("Resolve with data"),
     question=ngettext_lazy("Answer a wait?", "Answer waits?", "count"),
     warning=gettext_lazy("The step gets these data, as if the event had come, and the run goes on."),
@@ -213,6 +213,10 @@ class RunActions(ReadOnlyAdmin):
         """Tell whether this person may replay runs."""
         return self.may(request, REPLAY)
 
+    def has_resolve_permission(self, request: HttpRequest) -> bool:
+        """Tell whether this person may settle what runs wait for."""
+        return self.may(request, RESOLVE)
+
     def may(self, request: HttpRequest, action: RunAction) -> bool:
         """Tell whether this person may see runs and do *action*."""
         return self.has_view_permission(request) and request.user.has_perm(f"django_durable.{action.permission}")
@@ -227,12 +231,12 @@ class RunActions(ReadOnlyAdmin):
         """Ask, then replay."""
         return self._act_on_selected(request, queryset, REPLAY)
 
-    @admin.action(description=gettext_lazy("Wake selected runs"), permissions=["replay"])
+    @admin.action(description=gettext_lazy("Wake selected runs"), permissions=["resolve"])
     def wake_selected(self, request: HttpRequest, queryset: QuerySet[Run]) -> HttpResponse | None:
         """Ask, then end the sleeps."""
         return self._act_on_selected(request, queryset, WAKE)
 
-    @admin.action(description=gettext_lazy("Retry selected runs now"), permissions=["replay"])
+    @admin.action(description=gettext_lazy("Retry selected runs now"), permissions=["resolve"])
     def retry_selected(self, request: HttpRequest, queryset: QuerySet[Run]) -> HttpResponse | None:
         """Ask, then skip the back-offs."""
         return self._act_on_selected(request, queryset, RETRY)

@@ -264,8 +264,8 @@ def test_selected_runs_are_tried_again_after_asking(admin_client: Client) -> Non
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_settling_by_hand_needs_the_permission_to_replay(staff: Staff, action: str, method: str) -> None:
-    run, client = waiting("wait"), staff("view_run", "cancel_run")
+def test_settling_by_hand_needs_a_permission_of_its_own(staff: Staff, action: str, method: str) -> None:
+    run, client = waiting("wait"), staff("view_run", "cancel_run", "replay_run")
 
     assert getattr(client, method)(page_of(run, action), {"step": "pause"}).status_code == 403
     assert page_of(run, action) not in client.get(page_of(run)).text
