@@ -8,15 +8,13 @@ SQL call the functions here.
 
 from __future__ import annotations
 
-import functools
 import json
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-from .conf import get_settings
+from .conf import cached_setting, get_settings
 from .core.values import errors
 from .core.values.writing import dump
 from .exceptions import CodecError, ConfigurationError
@@ -37,7 +35,7 @@ class Codec(Protocol):
         ...
 
 
-@functools.cache
+@cached_setting
 def get_codec() -> Codec | None:
     """Return the codec of the settings, None without one; ConfigurationError if it cannot be made."""
     given = get_settings().codec
@@ -105,7 +103,7 @@ def _decoded(text: Any) -> str:
         raise CodecError(f"{type(error).__name__}: {error}") from error
 
 
-@functools.cache
+@cached_setting
 def match_secrets() -> tuple[bytes, ...]:
     """Return the secrets of the hashes that ``match`` compares: new ones are made with the first, all are looked up.
 
@@ -127,12 +125,3 @@ def reason(error: Any) -> str:
         if get_codec() is None
         else "it errored; why is not kept, as payloads are encoded"
     )
-
-
-def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting == "DURABLE":
-        get_codec.cache_clear()
-        match_secrets.cache_clear()
-
-
-setting_changed.connect(_forget, dispatch_uid="django_durable.codecs")

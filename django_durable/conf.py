@@ -8,7 +8,7 @@ import difflib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -17,6 +17,8 @@ from .core.durations import parse_duration
 from .core.functions.functions import ON_CODE_CHANGE
 from .core.retries import Backoff, ExceptionClasses, RetryPolicy, make_backoff
 from .exceptions import ConfigurationError, InvalidDuration
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,15 +169,22 @@ def _read(key: str, value: Any) -> Any:
         raise ConfigurationError(f"DURABLE[{key!r}]: {error}") from error
 
 
-@functools.cache
+def cached_setting(read: Callable[[], T]) -> Callable[[], T]:
+    """Call *read* once, and once more after each change of the setting ``DURABLE``.
+
+    Nothing changes it in a running project, but tests do: ``override_settings`` says so by a signal.
+    """
+    cached = functools.cache(read)
+
+    def forget(*, setting: str, **kwargs: Any) -> None:
+        if setting == "DURABLE":
+            cached.cache_clear()
+
+    setting_changed.connect(forget, weak=False)
+    return cached
+
+
+@cached_setting
 def get_settings() -> Settings:
-    """Return the project's settings, read once and again whenever a test overrides them."""
+    """Return the project's settings."""
     return read_settings(getattr(django_settings, "DURABLE", {}))
-
-
-def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting == "DURABLE":
-        get_settings.cache_clear()
-
-
-setting_changed.connect(_forget, dispatch_uid="django_durable.conf")

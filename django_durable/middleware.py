@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from collections.abc import Callable
 
-from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-from .conf import get_settings
+from .conf import cached_setting, get_settings
 from .core.functions.middleware import Hooks, Middleware
+from .core.processes import per_process
 from .exceptions import ConfigurationError
-
-_hooks: dict[int, Hooks] = {}  #: by process, because a fork must not share its parent's instances
 
 
 def get_hooks() -> Hooks:
     """Return the hooks of ``DURABLE["MIDDLEWARE"]``; ConfigurationError if a class cannot be used."""
-    pid = os.getpid()
-    hooks = _hooks.get(pid)
-    return hooks or _hooks.setdefault(pid, Hooks([_make(path) for path in get_settings().middleware]))
+    return _hooks_of_process()()
+
+
+@cached_setting
+def _hooks_of_process() -> Callable[[], Hooks]:
+    paths = get_settings().middleware
+    return per_process(lambda: Hooks([_make(path) for path in paths]))
 
 
 def _make(path: str) -> Middleware:
@@ -34,11 +35,3 @@ def _make(path: str) -> Middleware:
         return middleware()
     except Exception as error:
         raise ConfigurationError(f"DURABLE['MIDDLEWARE']: {path!r} cannot be made ({error!r})") from error
-
-
-def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting == "DURABLE":
-        _hooks.clear()
-
-
-setting_changed.connect(_forget, dispatch_uid="django_durable.middleware")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from django_durable.conf import Settings, get_settings, read_settings
+from django_durable.conf import Settings, cached_setting, get_settings, read_settings
 from django_durable.core.retries import Exponential
 from django_durable.drivers.base import BaseDriver, get_driver
 from django_durable.exceptions import ConfigurationError
@@ -177,6 +177,24 @@ def test_overriding_the_settings_takes_effect_and_ends() -> None:
         assert get_settings().retries == 1
 
     assert get_settings() == before
+
+
+def test_what_depends_on_the_settings_is_worked_out_once_for_each_of_them(settings: Any) -> None:
+    worked_out = []
+
+    @cached_setting
+    def retries() -> int:
+        worked_out.append(get_settings().retries)
+        return worked_out[-1]
+
+    settings.DURABLE = {"RETRIES": 1}
+    assert (retries(), retries(), worked_out) == (1, 1, [1])
+
+    settings.DURABLE = {"RETRIES": 2}
+    assert (retries(), retries(), worked_out) == (2, 2, [1, 2])
+
+    settings.USE_TZ = True
+    assert (retries(), worked_out) == (2, [1, 2])
 
 
 def test_overriding_the_driver_takes_effect_and_ends() -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 from django.core.checks import CheckMessage
-from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-from ..conf import get_settings
+from ..conf import cached_setting, get_settings
 from ..exceptions import ConfigurationError
 
 DRIVERS = {
@@ -45,7 +42,7 @@ class BaseDriver:
         return []
 
 
-@functools.cache
+@cached_setting
 def get_driver() -> BaseDriver:
     """Return the driver that the settings name; ConfigurationError if there is none."""
     name = get_settings().driver
@@ -55,11 +52,3 @@ def get_driver() -> BaseDriver:
         reason = f"DURABLE['DRIVER']: {name!r} cannot be imported ({error})"
         raise ConfigurationError(f"{reason}; name 'celery', 'inline' or the dotted path of a driver") from error
     return driver()
-
-
-def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting == "DURABLE":
-        get_driver.cache_clear()
-
-
-setting_changed.connect(_forget, dispatch_uid="django_durable.drivers")

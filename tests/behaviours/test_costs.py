@@ -11,7 +11,6 @@ from django.db import connection
 from django.test import override_settings
 
 import django_durable as durable
-from django_durable.drivers import base
 from django_durable.drivers.inline import InlineDriver
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.engine.workers.work import work
@@ -100,11 +99,9 @@ def sent_hints() -> Iterator[list[str]]:
         def wake(self, queue: str, run_ids: Any = (), *, ingest: bool = False) -> None:
             hints.append(queue)
 
+    globals()["Recorder"] = Recorder
     with override_settings(DURABLE={"DRIVER": f"{__name__}.Recorder", "TURN_BUDGET": "1h"}):
-        globals()["Recorder"] = Recorder
-        base.get_driver.cache_clear()
         yield hints
-    base.get_driver.cache_clear()
 
 
 @pytest.mark.parametrize("n", [1, 10, 100])

@@ -87,10 +87,11 @@ def engine(transactional_db: None) -> Iterator[Engine]:
 
 def abandon_turns() -> None:
     """Let no turn that this test left under way be renewed, or be company to those of the next."""
-    crash_isolation._bulkheads.clear()
-    for heartbeat in leases._heartbeats.values():
-        heartbeat._leases.clear()
-        heartbeat._to_settle.clear()
+    bulkhead, heartbeat = crash_isolation.bulkhead(), leases._heartbeat()
+    for lease in bulkhead._present | bulkhead._waiting:
+        bulkhead.leave(lease)
+    heartbeat._leases.clear()
+    heartbeat._to_settle.clear()
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from ...conf import get_settings
 from ...core import fault_points
 from ...core.events.events import is_storable
 from ...core.functions import registry
+from ...core.processes import per_process
 from ...engine.leases import leases
 from ...engine.runs import catalog
 from ...engine.scheduler import scheduler
@@ -253,7 +254,7 @@ class CeleryDriver(BaseDriver):
 
     def __init__(self) -> None:
         self.app = _find_app()
-        self._publishers: dict[int, Publisher] = {}
+        self._publisher = per_process(lambda: Publisher(self.app))
 
     def wake(self, queue: str, run_ids: Sequence[UUID] = (), *, ingest: bool = False) -> None:
         """Leave a hint to the publisher of this process; drop it where nobody could receive it."""
@@ -316,10 +317,6 @@ class CeleryDriver(BaseDriver):
 
     def _has_receiver(self) -> bool:
         return bool(self.broker_url) and (not self.broker_url.startswith("memory") or _embedded.is_set())
-
-    def _publisher(self) -> Publisher:
-        """Return the publisher of this process: its thread does not survive a fork."""
-        return self._publishers.get(os.getpid()) or self._publishers.setdefault(os.getpid(), Publisher(self.app))
 
 
 def _find_app() -> Any:

@@ -7,12 +7,12 @@ and a run that fails as poisoned was alone in its process when that died for the
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ...core.processes import per_process
 from ..store.rows import MOST_CRASHES
 from .leases import Lease
 
@@ -90,9 +90,7 @@ class Bulkhead:
         return min((most_beside(lease.crashes) for lease in self._suspects), default=sys.maxsize)
 
 
-_bulkheads: dict[int, Bulkhead] = {}
-
-
+@per_process
 def bulkhead() -> Bulkhead:
-    """Return that of this process."""
-    return _bulkheads.get(os.getpid()) or _bulkheads.setdefault(os.getpid(), Bulkhead())
+    """Return the bulkhead of this process."""
+    return Bulkhead()

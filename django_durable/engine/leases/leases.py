@@ -16,6 +16,7 @@ from django.db import Error, transaction
 
 from ...conf import get_settings
 from ...core import clock, fault_points
+from ...core.processes import per_process
 from ...core.replay.operations import Memo
 from ...drivers.base import get_driver
 from ...exceptions import LeaseLost
@@ -271,10 +272,7 @@ def turns_are_under_way() -> bool:
     return _heartbeat().keeps_any()
 
 
-_heartbeats: dict[int, Heartbeat] = {}
-
-
+@per_process
 def _heartbeat() -> Heartbeat:
-    """Return the heartbeat of this process: a fork must not take the parent's for its own."""
-    pid = os.getpid()
-    return _heartbeats.get(pid) or _heartbeats.setdefault(pid, Heartbeat())
+    """Return the heartbeat of this process."""
+    return Heartbeat()

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import heapq
 import logging
-import os
 import threading
 import time
 from uuid import UUID
 
 from django.db import Error
 
+from ...core.processes import per_process
 from ..runs import timers
 from ..store.transactions import connection
 
@@ -63,9 +63,7 @@ def _fire(run_ids: list[UUID]) -> None:
         connection().close()
 
 
-_timers: dict[int, NearTimers] = {}
-
-
+@per_process
 def near_timers() -> NearTimers:
-    """Return the alarms of this process: their thread does not survive a fork."""
-    return _timers.get(os.getpid()) or _timers.setdefault(os.getpid(), NearTimers())
+    """Return the near timers of this process."""
+    return NearTimers()

@@ -6,7 +6,6 @@ process has nothing cached and no statement prepared.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ...core.processes import per_process
 from .transactions import alias
 
 FRESH = 5.0  #: seconds for which a connection that was left alone is taken to be alive
@@ -93,9 +93,7 @@ def kept_connection() -> Iterator[None]:
             kept.give_back(worked_on)
 
 
-_of_process: dict[int, IdleConnections] = {}
-
-
+@per_process
 def idle_connections() -> IdleConnections:
-    """Return the kept connections of this process: those of its parent are not for a fork to use."""
-    return _of_process.get(os.getpid()) or _of_process.setdefault(os.getpid(), IdleConnections())
+    """Return the idle connections of this process."""
+    return IdleConnections()

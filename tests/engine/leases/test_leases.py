@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from django.test import override_settings
 import django_durable as durable
 from django_durable.core import clock
 from django_durable.core.durations import parse_duration
+from django_durable.core.processes import per_process
 from django_durable.core.replay.operations import StepKind, StepStatus, step_key
 from django_durable.engine.leases import leases
 from django_durable.engine.leases.leases import Heartbeat, Lease, worker_name
@@ -75,7 +75,7 @@ def calls(engine: Engine, recorder: RecordingDriver, monkeypatch: pytest.MonkeyP
     """Register a function whose step notes that it was called; only the test's own beats meet leases made old."""
     silent = Heartbeat()
     silent._thread = threading.current_thread()
-    monkeypatch.setitem(leases._heartbeats, os.getpid(), silent)
+    monkeypatch.setattr(leases, "_heartbeat", lambda: silent)
     called: list[str] = []
     engine.function()(lambda event, step: step.run("body", called.append, "body"))
     return called
@@ -221,7 +221,7 @@ def in_another_thread(function: Callable[[], None]) -> None:
 @pytest.fixture
 def short(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """Give leases of a second, so that a turn of two outlasts them, and a heartbeat of that pace."""
-    monkeypatch.setitem(leases._heartbeats, os.getpid(), Heartbeat())
+    monkeypatch.setattr(leases, "_heartbeat", per_process(Heartbeat))
     with override_settings(DURABLE={"DRIVER": "inline", "LEASE": "1s"}):
         yield engine
 
