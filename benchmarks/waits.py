@@ -22,6 +22,7 @@ from django_durable.engine.steps import wait_for_event
 from django_durable.engine.store.rows import EventRow
 from django_durable.engine.store.stores import get_store
 from django_durable.engine.store.transactions import atomic
+from django_durable.engine.workers import matching
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.managers import DatabaseNow
 from django_durable.models import Event, MatchPath, Wait
@@ -74,7 +75,7 @@ def _figures(name: str, rule: MatchRule, before: int, size: int) -> Iterator[Fig
 
     def match() -> None:
         number = next(numbers)
-        found = wait_for_event.match([_arrival(name, number)]).resolutions
+        found = matching.match([_arrival(name, number)]).resolutions
         assert [each.run_id for each in found] == [synthetic.id_of(number)]
 
     def look_back() -> None:

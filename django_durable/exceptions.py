@@ -37,14 +37,7 @@
     ├── NonRetriable              raise it to stop further attempts
     └── RetryAfter                raise it to choose the time of the next attempt
 
-Control flow derives from BaseException, because it is technically no error and must pass through a handler's
-``except Exception``:
-
-    Interrupt
-    ├── Suspend                   the pass cannot go on now
-    ├── Abort                     the pass can never go on; carries the error
-    ├── LeaseLost                 somebody else owns the run by now
-    └── Broken                    the engine itself failed: its database is away, say
+The control flow of a pass does not concern a project's code: see :mod:`.core.replay.interrupts`.
 """
 
 from __future__ import annotations
@@ -53,9 +46,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from .core.replay.operations import Memo
 
 _MOST_NAMES = 20  #: steps that an error names
 
@@ -470,38 +462,3 @@ class RetryAfter(DurableError):
     def __init__(self, message: str, when: float | str | datetime.timedelta | datetime.datetime) -> None:
         self.when = when
         super().__init__(message)
-
-
-class Interrupt(BaseException):
-    """Control flow of a pass: unwinds the handler."""
-
-
-class Suspend(Interrupt):
-    """The pass cannot go on now: it waits for time, an event, a child or a later turn.
-
-    ``commit`` is called once the handler has unwound; it returns the step's memo where the pass can go on after all.
-    """
-
-    def __init__(self, commit: Callable[[], Memo | None]) -> None:
-        self.commit = commit
-        super().__init__()
-
-
-class Abort(Interrupt):
-    """The pass can never go on; ``error`` says why."""
-
-    def __init__(self, error: DurableError) -> None:
-        self.error = error
-        super().__init__(str(error))
-
-
-class LeaseLost(Interrupt):
-    """Somebody else owns the run by now: cancelled, taken over or ended."""
-
-
-class EngineFailed(Interrupt):
-    """The engine itself failed while the handler ran; ``error`` says how. The handler is not to blame, nor to know."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-        super().__init__(str(error))

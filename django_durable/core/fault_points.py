@@ -24,8 +24,8 @@ POINTS: Mapping[str, str] = MappingProxyType(
         "park.before": "what the run waits for is about to be written",
         "park.after": "what the run waits for is written, and committed unless more belongs to that transaction",
         "release.before": "a run or a branch is about to be given back to its queue",
-        "run.before_finish": "the handler has returned or failed for good, the end is not written",
-        "run.after_finish": "the end is committed, its signal has not been sent",
+        "run.before_end": "the handler has returned or failed for good, the end is not written",
+        "run.after_end": "the end is committed, its signal has not been sent",
         "sweep.after_update": "the scheduler has put due rows off, and not announced them",
         "lease.before_renewal": "the heartbeat is about to renew leases",
     }

@@ -15,11 +15,12 @@ from ..core.functions import registry
 from ..core.functions.functions import DurableFunction
 from ..core.functions.steps import RunInfo, Step
 from ..core.replay.async_replay import AsyncReplay, is_async
+from ..core.replay.interrupts import Suspend
 from ..core.replay.operations import Memo, Op
 from ..core.replay.replay import Aborted, Completed, Outcome, Raised, Replay, Suspended
 from ..engine.runs import histories
 from ..engine.runs.histories import History
-from ..exceptions import StepKindMismatch, Suspend
+from ..exceptions import StepKindMismatch
 from ..middleware import get_hooks
 
 
@@ -98,11 +99,8 @@ class _Rehearsal:
             if is_async(function.handler)
             else Replay(self._memos, self._perform, decode=decode)
         )
-        step = Step(replay, self._info(function))
-        if isinstance(replay, AsyncReplay):
-            outcome = self._rehearse(replay, partial(function.handler, self._history.event, step))
-        else:
-            outcome = replay.run(function.handler, self._history.event, step)
+        handler = partial(function.handler, self._history.event, Step(replay, self._info(function)))
+        outcome = self._rehearse(replay, handler) if isinstance(replay, AsyncReplay) else replay.run(handler)
         unused = tuple(name for name, memo in self._history.memos if memo.key not in replay.used)
         return _report(outcome, self._next, unused)
 

@@ -100,7 +100,7 @@ def claiming(run: Run, owner: str) -> Callable[[], Claim | None]:
 def finishing(claim: Claim, **values: Any) -> Callable[[], EndResult | None]:
     """Return the end of a claimed branch, to be raced."""
     end = BranchEnd(**{"status": StepStatus.COMPLETED, "output": "1", **values})
-    return partial(ending.finish_branch, claim, end, None)
+    return partial(ending.end_branch, claim, end, None)
 
 
 def status(run: Run) -> str:
@@ -208,7 +208,7 @@ def test_the_next_branch_goes_to_who_ended_one_or_to_who_asks(track: Track, unhi
     group_of(unhinted, 2)
     takers, balance = Counter[str](), Balance()
     for run in opened(SOME):
-        goes_on = partial(ending.finish_branch, claimed(run), DONE, NextClaim("me", LEASE))
+        goes_on = partial(ending.end_branch, claimed(run), DONE, NextClaim("me", LEASE))
 
         end, asked = track.race(balance.first(goes_on), balance.second(claiming(run, "other")))
 

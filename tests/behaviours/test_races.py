@@ -287,7 +287,7 @@ def test_a_dead_worker_is_followed_by_one(track: Track, plain: None) -> None:
 def test_a_run_is_cancelled_or_ends(track: Track, plain: None) -> None:
     cancels, balance = 0, Balance()
     for run in started():
-        finish = partial(ending.finish, claimed(run), RunEnd(run.id, "completed", output="1"))
+        finish = partial(ending.end_run, claimed(run), RunEnd(run.id, "completed", output="1"))
 
         finished, cancelled = track.race(balance.first(finish), balance.second(partial(ending.cancel, run.id)))
 
@@ -368,7 +368,7 @@ def test_a_child_that_ends_while_its_parent_is_cancelled_blocks_nobody(track: Tr
     for parent in started():
         turn(parent)
         run = Run.objects.get(parent=parent)
-        finish = partial(ending.finish, claimed(run), RunEnd(run.id, "completed", output="1"))
+        finish = partial(ending.end_run, claimed(run), RunEnd(run.id, "completed", output="1"))
 
         finished, cancelled = track.race(balance.first(finish), balance.second(partial(ending.cancel, parent.id)))
 
@@ -390,7 +390,7 @@ def test_a_child_that_ends_when_its_time_is_over_settles_its_step_once(track: Tr
     clock.move(datetime.timedelta(hours=2))
 
     for parent, claim in zip(parents, children, strict=True):
-        finish = partial(ending.finish, claim, RunEnd(claim.run_id, "completed", output="1"))
+        finish = partial(ending.end_run, claim, RunEnd(claim.run_id, "completed", output="1"))
 
         track.race(balance.first(finish), balance.second(partial(timers.fire, [parent.id])))
 

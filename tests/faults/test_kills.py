@@ -150,14 +150,14 @@ def test_7_killed_after_the_memo_of_one_of_two_async_bodies_that_one_never_runs_
 
 @pytest.mark.stages(*EVERYWHERE)
 def test_8_killed_between_the_last_step_and_the_end_no_body_runs_again(stage: Stage) -> None:
-    first = stage.work(fault("run.before_finish"))
+    first = stage.work(fault("run.before_end"))
     tale = begin(stage)
 
     tale.until(lambda run: run["waiting_kind"] == "sleep", "the run sleeps")
     stage.site("let_pass", HOUR)
     tale.until(lambda run: run["waiting_kind"] == "event", "the run waits for a reply")
     stage.site("send", "app/journey.replied", {"journey": 1})
-    stage.until_died(fault("run.before_finish"), first)
+    stage.until_died(fault("run.before_end"), first)
     before = stage.site("settled")
     stage.work()
     stage.site("let_leases_end")

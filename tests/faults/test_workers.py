@@ -80,13 +80,13 @@ def test_27_a_worker_frozen_between_two_steps_begins_no_further_body_after_its_l
     other.kill()
     before = stage.site("settled")
     zombie.signal(signal.SIGCONT)
-    next_claim = deliver(stage)
-    next_claim.finish()
+    second = deliver(stage)
+    second.finish()
 
-    assert {line["pid"] for line in stage.ledger(run=next_claim.run["id"])} == {pid}, "it is done with the first run"
+    assert {line["pid"] for line in stage.ledger(run=second.run["id"])} == {pid}, "it is done with the first run"
     assert [line["step"] for line in stage.ledger(run=tale.run["id"], pid=pid)] == ["long"]
     assert lines_of(tale.bodies()) == {"last": 1, "long": 1, "next": 1}
-    assert_all_is_well(stage, {tale.run["id"]: DELIVERED, next_claim.run["id"]: DELIVERED}, before)
+    assert_all_is_well(stage, {tale.run["id"]: DELIVERED, second.run["id"]: DELIVERED}, before)
 
 
 # Schedulers

@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from typing import Any
 
-from ...exceptions import ConfigurationError, LeaseLost
+from ...exceptions import ConfigurationError
 from ..events.events import Event
+from ..replay.interrupts import LeaseLost
 
 logger = logging.getLogger("django_durable")
 

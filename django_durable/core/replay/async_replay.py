@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from weakref import WeakSet
 
-from ...exceptions import Abort, DurableError, EngineFailed, Interrupt, InvalidStep
+from ...exceptions import DurableError, InvalidStep
 from .event_loop import HandlerLoop
 from .groups import Group
+from .interrupts import Abort, EngineFailed, Interrupt
 from .operations import Memo, Op, StepRef
 from .replay import Aborted, Completed, History, Outcome, Raised, Replay, call_site, in_a_body
 

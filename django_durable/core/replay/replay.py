@@ -20,31 +20,23 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from ...exceptions import (
-    Abort,
     DurableError,
     EncodingError,
-    EngineFailed,
-    Interrupt,
     InvalidEvent,
     InvalidStep,
-    LeaseLost,
     NestedStep,
     StepKindMismatch,
-    Suspend,
     SuspensionSwallowed,
 )
 from ..events.events import is_storable
 from ..values.errors import PACKAGE
 from .groups import Branch, Group, branch_prefix, is_within
+from .interrupts import Abort, EngineFailed, Interrupt, LeaseLost, Suspend
 from .operations import CallSite, Invoke, Memo, Op, RunStep, StepRef, step_key
 from .swallowed import swallowing_place
-
-if TYPE_CHECKING:
-    from ..events.events import Event
-    from ..functions.steps import Step
 
 T = TypeVar("T")
 
@@ -235,10 +227,11 @@ class Replay:
 
     def call_body(self, ref: StepRef, fn: Callable[[], Any], /) -> Any:
         """Call the function of a step; steps called meanwhile are refused."""
+        token = _body.set(ref)
         try:
-            with in_body(ref):
-                return fn()
+            return fn()
         finally:
+            _body.reset(token)
             if self._interrupt is not None:
                 raise self._interrupt
 
@@ -279,9 +272,9 @@ class Replay:
             self._interrupt, self._interrupted = interrupt, ref
         return self._interrupt
 
-    def run(self, handler: Callable[[Any, Step], Any], event: Event, step: Step) -> Outcome:
-        """Run the handler once, from the top, to its end or its suspension."""
-        outcome = self._outcome(partial(handler, event, step))
+    def run(self, handler: Callable[[], Any]) -> Outcome:
+        """Run the handler, its event and its steps given already, once from the top to its end or its suspension."""
+        outcome = self._outcome(handler)
         if isinstance(outcome, LeaseLostOutcome):
             raise LeaseLost
         if self._branches and not self._reached and not isinstance(outcome, Aborted):

@@ -45,6 +45,11 @@ def encode_error(error: BaseException, *, limit: int = 8_000) -> str:
     return json.dumps(asdict(_info(error, limit, ())), separators=(",", ":"))
 
 
+def encode_message(cls: type[BaseException], message: str) -> str:
+    """Write an error of the engine's own, which nobody raised, as JSON text: that of *cls* with this message."""
+    return json.dumps({"type": class_name(cls), "message": message, "bases": _bases(cls)}, separators=(",", ":"))
+
+
 def decode_error(text: str) -> ErrorInfo:
     """Read what :func:`encode_error` wrote; raises EncodingError for anything else.
 
@@ -75,8 +80,12 @@ def _info(error: BaseException, limit: int, inner: tuple[BaseException, ...]) ->
         message=_text(error, limit),
         traceback=_traceback(error, limit),
         cause=_cause(error, limit, (*inner, error)),
-        bases=tuple(_clean(class_name(cls), limit) for cls in type(error).__mro__ if cls is not object),
+        bases=tuple(_clean(name, limit) for name in _bases(type(error))),
     )
+
+
+def _bases(cls: type[BaseException]) -> list[str]:
+    return [class_name(each) for each in cls.__mro__ if each is not object]
 
 
 def _cause(error: BaseException, limit: int, chain: tuple[BaseException, ...]) -> ErrorInfo | None:

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,13 @@ from django.db import Error, transaction
 from ...conf import get_settings
 from ...core import clock, fault_points
 from ...core.processes import per_process
+from ...core.replay.interrupts import LeaseLost
 from ...core.replay.operations import Memo
 from ...drivers.base import get_driver
-from ...exceptions import LeaseLost
+from ..runs import ending
 from ..runs.end_events import RunEnd
-from ..runs.ending import finish
-from ..store.rows import AttemptRow, Claim, NextClaim, Parking, StepRow, WaitRow
+from ..runs.starting import announce
+from ..store.rows import AttemptRow, BranchEnd, Claim, EndResult, NextClaim, Parking, ReadyRun, StepRow, WaitRow
 from ..store.stores import get_store
 from ..store.transactions import alias, connection
 from .near_timers import NEAR, near_timers
@@ -50,10 +51,14 @@ class Lease:
 
     def __init__(self, claim: Claim, since: float) -> None:
         self.claim = claim
+        self.store = get_store()
         self.left_branches = False  #: whether its worker should go on with branches of the run
         self.next_claim: Callable[[], NextClaim | None] = no_next_claim  #: who goes on when the run has ended
         self.successor: Lease | None = None  #: the run that was claimed when this one ended
-        self.crashes = claim.crashes  #: deaths of its workers since something was last recorded
+        self.attempt = claim.attempt  #: failures of the handler's own code, or of the branch's, since the last memo
+        self.crashes = claim.crashes  #: deaths of its workers since the last memo
+        self.recorded = 0  #: memos that this turn has written
+        self.recorded_bytes = 0  #: JSON recorded of the run, as far as this turn knows
         self.should_stop: Callable[[], bool] = never
         self.is_marked = False  #: whether its row says that its owner was told to stop
         self._is_forgiven = False
@@ -62,34 +67,48 @@ class Lease:
         self.since = since
         self._until = since + self._length
 
+    def continue_from(self, former: Lease) -> None:
+        """Go on with the turn that held *former*, which goes from one branch to the next."""
+        self.left_branches = former.left_branches
+        self.recorded, self.recorded_bytes = former.recorded, former.recorded_bytes
+
     def check(self) -> None:
         """Raise LeaseLost if somebody else may own the run by now: no body may start then."""
         if time.monotonic() >= self._until:
             raise LeaseLost
 
+    # Writes of the turn
+
     def record(self, step: StepRow, *, failed: AttemptRow | None = None, event: Event | None = None) -> Memo:
-        """Write a memo in its own commit, or in the caller's, and return it. Raises LeaseLost."""
+        """Write a memo in its own commit, or in the caller's, and return it; *event* settled it. Raises LeaseLost."""
         fault_points.point("step.before_commit")
         asked = time.monotonic()
-        store, claim = get_store(), self.claim
-        seq = store.record(claim, step, lease=self._settings.lease, failed=failed)
+        seq = self.store.record(self.claim, step, lease=self._settings.lease, failed=failed)
         if seq is None:
-            seq = store.recorded_as(claim, step.key)
+            seq = self.store.recorded_as(self.claim, step.key)
         if seq is None:
             raise LeaseLost
         # The statement leaves at least half a lease, see Store.record.
         self._until = max(self._until, asked + self._length / 2)
-        return memo_of(step, seq, event)
+        memo = step.memo(seq, event)
+        self.progressed(memo.size)
+        return memo
+
+    def progressed(self, size: int = 0) -> None:
+        """Note that something was recorded, of *size* bytes of JSON: what failed or died before is past."""
+        self.attempt = self.crashes = 0
+        self.recorded += 1
+        self.recorded_bytes += size
 
     def plan(self, steps: Sequence[StepRow], waits: Sequence[WaitRow]) -> None:
         """Write open steps and their waits while the turn goes on. Raises LeaseLost."""
-        if not get_store().plan(self.claim, steps, waits, lease=self._settings.lease):
+        if not self.store.plan(self.claim, steps, waits, lease=self._settings.lease):
             raise LeaseLost
 
     def park(self, parking: Parking) -> None:
         """Let the run wait, or go back to its queue if it was woken meanwhile. Raises LeaseLost."""
         fault_points.point("park.before")
-        if get_store().park(self.claim, parking, rehint=self._settings.rehint) is None:
+        if self.store.park(self.claim, parking, rehint=self._settings.rehint) is None:
             raise LeaseLost
         fault_points.point("park.after")
         if parking.next_at is not None and get_driver().keeps_timers:
@@ -99,19 +118,34 @@ class Lease:
         if seconds < NEAR:
             transaction.on_commit(partial(near_timers().set, self.claim.run_id, seconds), using=alias())
 
+    def end(self, end: RunEnd) -> None:
+        """End the run, and claim the next one in that commit if the worker may go on. Raises LeaseLost."""
+        asked = time.monotonic()
+        result = ending.end_run(self.claim, end, self.next_claim())
+        if result is None:
+            raise LeaseLost
+        if result.claim is not None:
+            self.successor = leased(result.claim, asked)
+
+    def end_branch(self, end: BranchEnd, next_claim: NextClaim | None) -> EndResult | None:
+        """End the branch, and claim another one of its group for *next_claim*; None if it is lost."""
+        result = ending.end_branch(self.claim, end, next_claim)
+        if result is not None:
+            self.announce(result.ready)
+            # A group around this one may go on: its worker looks for its branches, too.
+            self.left_branches |= bool(result.ready)
+        return result
+
+    def announce(self, ready: Iterable[ReadyRun]) -> None:
+        """Have others work on these runs; this worker itself goes on with those of the run's own queue."""
+        announce(each for each in ready if each.needs_message(self.claim.queue))
+
+    # Giving it back
+
     def release(self, *, after: datetime.timedelta = datetime.timedelta()) -> bool:
         """Give the run back to its queue, to start no earlier than *after*; False if the claim is lost."""
         fault_points.point("release.before")
-        return get_store().release(self.claim, after=after, rehint=self._settings.rehint)
-
-    def end(self, end: RunEnd) -> None:
-        """End the run, and go on with the next one if the worker may. Raises LeaseLost."""
-        asked, next_claim = time.monotonic(), self.next_claim()
-        finished = finish(self.claim, end, next_claim)
-        if finished is None:
-            raise LeaseLost
-        if finished.claim is not None:
-            self.successor = leased(finished.claim, asked)
+        return self.store.release(self.claim, after=after, rehint=self._settings.rehint)
 
     def give_back(self, *, after: datetime.timedelta = datetime.timedelta()) -> None:
         """Give the run back, or take back the crash that was counted while this worker was silent; now, or later.
@@ -132,11 +166,9 @@ class Lease:
     def forgive(self) -> None:
         """Take back the crash that was counted when the run was taken over: this worker lives."""
         if not self._is_forgiven:
-            self._is_forgiven = get_store().forgive(self.claim)
+            self._is_forgiven = self.store.forgive(self.claim)
 
-    def progressed(self) -> None:
-        """Note that something was recorded: what died before was not its fault."""
-        self.crashes = 0
+    # Keeping it
 
     def renewed(self, asked: float) -> None:
         """Note that the heartbeat renewed the lease by a statement sent at *asked*."""
@@ -163,23 +195,6 @@ def leased(claim: Claim, since: float) -> Lease:
     if connection().vendor != "sqlite":  # whose time is this process's: following it would add up delays
         clock.follow(claim.now - clock.shift())
     return Lease(claim, since)
-
-
-def memo_of(step: StepRow, seq: int | None = None, event: Event | None = None) -> Memo:
-    """Return the memo that the row is."""
-    return Memo(
-        key=step.key,
-        name=step.name,
-        kind=step.kind,
-        status=step.status,
-        output=step.output,
-        error=step.error,
-        attempt=step.attempt,
-        next_at=step.next_at,
-        finished_at=step.finished_at,
-        event=event,
-        seq=seq,
-    )
 
 
 class Heartbeat:

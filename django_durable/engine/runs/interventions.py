@@ -24,7 +24,7 @@ from ..store.step_names import StepName, named, not_found
 from ..store.stores import get_store
 from ..store.transactions import alias, atomic, retried
 from . import timers
-from .ending import announce
+from .starting import announce
 
 # An answer by hand is for one wait: no other wait looks back to a time before every run.
 _BEFORE_EVERY_RUN = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

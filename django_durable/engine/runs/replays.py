@@ -18,7 +18,7 @@ from ..store import stored_events
 from ..store.portable.runs import SETTLED
 from ..store.step_names import StepName, named, not_found
 from ..store.transactions import alias, atomic, retried
-from .ending import announce, new_run, store_runs
+from .starting import announce, new_run, store_runs
 
 BATCH = 100  #: runs in one transaction
 PAGE = 500  #: steps read and written at once

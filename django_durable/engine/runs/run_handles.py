@@ -22,7 +22,7 @@ from ..events import sending
 from ..store import stored_events
 from ..store.step_names import StepName
 from ..store.transactions import alias, atomic, is_open
-from . import ending, replays
+from . import ending, replays, starting
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,11 +45,11 @@ def start(function: DurableFunction[Any, Any], data: Any, key: str | None, outsi
     if key is not None and not is_storable(key, 1_000):
         raise InvalidEvent(f"{function.id}: the id of a start is text of 1 to 1,000 characters, not {key!r}")
     start_key = None if key is None else stored_events.digest(function.id, "start", key)
-    run = ending.new_run(function, input=text, start_key=start_key)
+    run = starting.new_run(function, input=text, start_key=start_key)
     with atomic(savepoint=False):
         first = _started_by(start_key)
         if first is None:
-            ending.announce(ending.store_runs([run]))
+            starting.announce(starting.store_runs([run]))
             first = _started_by(start_key)
     return str(first or run.id)
 

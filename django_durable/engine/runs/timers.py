@@ -11,12 +11,14 @@ from django.db.models import Q
 
 from ...conf import get_settings
 from ...core.replay.operations import StepStatus
+from ...core.values.errors import encode_message
+from ...exceptions import InvokeTimeout
 from ...managers import DatabaseNow
 from ...models import Event, Run, RunStatus, Step, StepKind
 from ..store.rows import Resolution
 from ..store.stores import get_store
 from ..store.transactions import alias, atomic, retried
-from .ending import announce
+from .starting import announce
 
 UNDECIDED_PAUSE = datetime.timedelta(seconds=1)
 
@@ -91,5 +93,5 @@ def over(step: Step) -> Resolution:
         key=step.key,
         status=StepStatus.FAILED,
         output=json.dumps({"timeout": True, **known}),
-        error=json.dumps({"type": "django_durable.exceptions.InvokeTimeout", "message": message}),
+        error=encode_message(InvokeTimeout, message),
     )

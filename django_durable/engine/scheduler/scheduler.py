@@ -24,7 +24,7 @@ from ...drivers.base import get_driver
 from ...models import Run, RunStatus, Step, StepKind, StepStatus
 from ..leases.leases import BEAT, worker_name
 from ..runs import catalog, timers
-from ..runs.ending import announce
+from ..runs.starting import announce
 from ..store.rows import ReadyRun, SchedulerView
 from ..store.stores import get_store
 from ..store.transactions import alias, connection

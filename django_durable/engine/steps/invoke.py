@@ -1,33 +1,29 @@
-"""Invoking another function: a child run, and a parent that waits for it."""
+"""``step.invoke``: a child run, and a parent that waits for its end."""
 
 from __future__ import annotations
-
-import json
-from typing import TYPE_CHECKING
 
 from ...core import clock
 from ...core.functions import registry
 from ...core.replay.operations import Invoke, Memo, StepStatus
-from ...exceptions import ConfigurationError
+from ...core.values.errors import encode_message
+from ...exceptions import ConfigurationError, InvokeError
 from ...models import Run, Wait
-from ..runs.ending import new_run
-from ..store.rows import PendingStep, StepRow, WaitRow
+from ..runs.starting import new_run
+from ..store.rows import Claim, StepRow, WaitRow
 from ..store.stored_events import digest
-
-if TYPE_CHECKING:
-    from ..turns.turns import Turn
+from .opening import PendingStep
+from .turn_context import TurnContext
 
 DEEPEST = 50  #: runs that invoked one another
 
 
-def invoke(turn: Turn, op: Invoke) -> Memo | PendingStep:
+def begin(turn: TurnContext, op: Invoke, memo: Memo | None) -> Memo | PendingStep:
     """Return how the child starts and is waited for; or record at once why it cannot start."""
-    refusal = _refusal(op.function_id, turn.claim.depth)
+    refusal = _refusal(op.function_id, turn.lease.claim.depth)
     if refusal is None:
-        return _opening(turn, op)
-    now = clock.now()
-    error = json.dumps({"type": "django_durable.exceptions.InvokeError", "message": refusal})
-    return turn.record(
+        return _pending(turn.lease.claim, op)
+    now, error = clock.now(), encode_message(InvokeError, refusal)
+    return turn.lease.record(
         StepRow.of(op, StepStatus.FAILED, now, input=op.function_id, output="{}", error=error, finished_at=now)
     )
 
@@ -42,9 +38,8 @@ def _refusal(function_id: str, depth: int) -> str | None:
     return None
 
 
-def _opening(turn: Turn, op: Invoke) -> PendingStep:
-    now = clock.now()
-    child = _child(turn, op)
+def _pending(claim: Claim, op: Invoke) -> PendingStep:
+    now, child = clock.now(), _child(claim, op)
     expires_at = now + op.timeout if op.timeout is not None else None
     wait = WaitRow(
         key=op.ref.key,
@@ -59,8 +54,7 @@ def _opening(turn: Turn, op: Invoke) -> PendingStep:
     return PendingStep(row=row, kind="invoke", text=f"{op.function_id} {child.id}", waits=[wait], child=child)
 
 
-def _child(turn: Turn, op: Invoke) -> Run:
-    claim = turn.claim
+def _child(claim: Claim, op: Invoke) -> Run:
     return new_run(
         registry.find(op.function_id),
         input=op.data,

@@ -3,72 +3,110 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from ...core.replay.operations import Memo, WaitForEvent, WaitForSignal
-from ..events import index
+from ...core.replay.operations import Memo
+from ...models import Run
 from ..runs.end_events import store_invoked_event
-from ..runs.ending import announce, store_runs
-from ..store.rows import PendingStep
-from ..store.stores import get_store
+from ..runs.starting import store_runs
+from ..store.portable.runs import Store
+from ..store.rows import AttemptRow, Parking, StepRow, WaitRow
 from ..store.transactions import atomic, retried
-from . import wait_for_event, wait_for_signal
+from .turn_context import TurnContext
 
-if TYPE_CHECKING:
-    from ..turns.turns import Turn
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingStep:
+    """A step that the run must wait for: its row, and *kind* and *text* of what is waited for, for people.
+
+    The other fields are what is written in the same commit, and what is locked before. A step that something stored
+    may settle at once overrides :meth:`settled_now`.
+    """
+
+    row: StepRow
+    kind: str
+    text: str
+    waits: Sequence[WaitRow] = ()
+    branches: Sequence[StepRow] = ()  #: rows of a group's branches
+    child: Run | None = None  #: an invoked run
+    failed: AttemptRow | None = None  #: the attempt that it comes of
+    reads: frozenset[str] = frozenset()  #: names of events that ingest may not store meanwhile
+    takes: frozenset[str] = frozenset()  #: names that nobody else may read or take meanwhile
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but its own rows is read or written."""
+        return not (self.branches or self.child or self.reads or self.takes)
+
+    def prepare(self) -> None:
+        """Do what needs commits of its own, before the step is opened."""
+
+    def settled_now(self, turn: TurnContext) -> Memo | None:
+        """Settle the step by what is stored already, with the names locked; None if it must wait."""
+        return None
 
 
 @retried
-def commit(turn: Turn, openings: Sequence[PendingStep], *, park: bool) -> list[Memo]:
+def open_steps(turn: TurnContext, pending: Sequence[PendingStep], *, park: bool) -> list[Memo]:
     """Write open steps, and let the run wait for them if it is to *park*; return the memos of those settled at once.
 
     Nothing slips between the look at stored events and the commit of a wait: ingest is locked out of the names. A run
-    of which something is settled at once does not park. Raises LeaseLost.
+    does not park if one of its steps is settled at once. Raises LeaseLost.
     """
-    if park and len(openings) == 1 and openings[0].is_plain:
-        turn.park(openings)
+    if park and len(pending) == 1 and pending[0].is_plain:
+        _park(turn, pending)
         return []
-    for opening in openings:
-        if opening.lookback is not None:
-            index.prepare_paths(opening.lookback.patterns, opening.lookback.rule.index_path)
+    for each in pending:
+        each.prepare()
     with atomic():
-        _lock_names(openings)
-        found = [(opening, _settled_now(turn, opening)) for opening in openings]
+        _lock_names(turn.lease.store, pending)
+        found = [(each, each.settled_now(turn)) for each in pending]
         memos = [memo for _, memo in found if memo is not None]
-        left = [opening for opening, memo in found if memo is None]
+        left = [each for each, memo in found if memo is None]
         if park and not memos:
-            turn.park(left)
+            _park(turn, left)
         elif left:
             _plan(turn, left)
-        children = store_runs(opening.child for opening in left if opening.child is not None)
-        announce(turn.elsewhere(children))
-        for opening in left:
-            if opening.child is not None:
-                store_invoked_event(opening.child, turn.claim.event)
-    turn.lease.left_branches |= any(opening.branches for opening in left)
+        _start_children(turn, [each.child for each in left if each.child is not None])
+    turn.lease.left_branches |= any(each.branches for each in left)
     return memos
 
 
-def _lock_names(openings: Sequence[PendingStep]) -> None:
-    patterns = {pattern for opening in openings if opening.lookback for pattern in opening.lookback.patterns}
-    if patterns:
-        get_store().lock_names(patterns, shared=True)
-    names = {wait_for_signal.lock_name(each.op.signal) for each in openings if isinstance(each.op, WaitForSignal)}
-    if names:
-        get_store().lock_names(names, shared=False)
+def _lock_names(store: Store, pending: Sequence[PendingStep]) -> None:
+    reads: frozenset[str] = frozenset().union(*(each.reads for each in pending))
+    takes: frozenset[str] = frozenset().union(*(each.takes for each in pending))
+    if reads:
+        store.lock_names(reads, shared=True)
+    if takes:
+        store.lock_names(takes, shared=False)
 
 
-def _settled_now(turn: Turn, opening: PendingStep) -> Memo | None:
-    if isinstance(opening.op, WaitForSignal):
-        return wait_for_signal.take_name(turn, opening.op, opening.row)
-    if isinstance(opening.op, WaitForEvent) and opening.lookback is not None:
-        return wait_for_event.look_back(turn, opening.op, opening.lookback, opening.row)
-    return None
+def _park(turn: TurnContext, pending: Sequence[PendingStep]) -> None:
+    """Let the run wait for these steps; failures of the handler's own code are kept."""
+    first = pending[0]
+    moments = [each.row.next_at for each in pending if each.row.next_at is not None]
+    turn.lease.park(
+        Parking(
+            next_at=min([*moments, *turn.open_moments()], default=None),
+            kind=first.kind,
+            text=first.text,
+            attempt=turn.lease.attempt,
+            steps=[row for each in pending for row in (each.row, *each.branches)],
+            waits=[wait for each in pending for wait in each.waits],
+            failed=first.failed,
+        )
+    )
 
 
-def _plan(turn: Turn, openings: Sequence[PendingStep]) -> None:
-    rows = [row for opening in openings for row in (opening.row, *opening.branches)]
-    turn.lease.plan(rows, [wait for opening in openings for wait in opening.waits])
-    for opening in openings:
-        if opening.failed is not None:
-            get_store().keep_attempt(turn.claim, opening.failed)
+def _plan(turn: TurnContext, pending: Sequence[PendingStep]) -> None:
+    rows = [row for each in pending for row in (each.row, *each.branches)]
+    turn.lease.plan(rows, [wait for each in pending for wait in each.waits])
+    for each in pending:
+        if each.failed is not None:
+            turn.lease.store.keep_attempt(turn.lease.claim, each.failed)
+
+
+def _start_children(turn: TurnContext, children: Sequence[Run]) -> None:
+    turn.lease.announce(store_runs(children))
+    for child in children:
+        store_invoked_event(child, turn.lease.claim.event)

@@ -1,43 +1,59 @@
-"""One attempt of a step's function: run it, and record its value or its failure."""
+"""``step.run`` and ``step.atomic``: make one attempt of the step's function, and record its value or its failure."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
 import inspect
-import reprlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeGuard
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.db import DatabaseError, connections
 
 from ... import signals
-from ...codecs import headline
 from ...core import clock, fault_points
 from ...core.functions.middleware import StepContext
-from ...core.replay.operations import Memo, RunStep, StepKind, StepRef, StepStatus, return_annotation
+from ...core.replay.interrupts import LeaseLost
+from ...core.replay.operations import Memo, Op, RunStep, StepKind, StepRef, StepStatus, return_annotation
 from ...core.replay.replay import in_body
-from ...core.values import encoding, errors
-from ...exceptions import LeaseLost, StepTimeout
+from ...core.values import encoding
+from ...core.values.errors import encode_error
+from ...exceptions import StepTimeout
 from ...models import StepAttempt
-from ..leases.leases import memo_of
-from ..store.rows import AttemptRow, PendingStep, StepRow
-from ..store.stores import get_store
+from ..store.rows import AttemptRow, StepRow
 from ..store.transactions import REMEDY, atomic, connection, roll_back_open
+from .descriptions import call_text, retry_text
+from .opening import PendingStep
 from .timeouts import limited, seconds_of
-
-if TYPE_CHECKING:
-    from ...core.retries import RetryPolicy
-    from ..turns.turns import Turn
+from .turn_context import TurnContext
 
 LEFT_OPEN = f"The step's function left a transaction open; it was rolled back. {REMEDY}"
 
-_summary = reprlib.Repr()
-_summary.maxstring = _summary.maxother = 100
-_LONGEST_SUMMARY = 1_000
+
+def begin(turn: TurnContext, op: RunStep, memo: Memo | None) -> Memo | PendingStep:
+    """Make the next attempt of the step; return its memo, or how the one after it is waited for.
+
+    Raises LeaseLost if the run is not this worker's any more: the value is kept for people, as discarded.
+    """
+    attempt = next_attempt(turn, op, memo)
+    try:
+        return _record_with_writes(attempt) if op.atomic else record(attempt, attempt.call())
+    except BodyFailed as failed:
+        return fail(attempt, failed.error)
+
+
+def next_attempt(turn: TurnContext, op: RunStep, memo: Memo | None) -> Attempt:
+    """Return the next attempt of the step. Raises LeaseLost if somebody else may own the run by now."""
+    turn.lease.check()
+    return Attempt(turn=turn, op=op, number=memo.attempt + 1 if memo else 1, started_at=clock.now())
+
+
+def runs_in_loop(op: Op) -> TypeGuard[RunStep]:
+    """Tell whether the step's function runs beside the handler, in the event loop or in a thread of its own."""
+    return isinstance(op, RunStep) and (is_async(op.fn) or op.options.thread) and not op.atomic
 
 
 class BodyFailed(Exception):
@@ -51,7 +67,7 @@ class BodyFailed(Exception):
 class Attempt:
     """One attempt of a step."""
 
-    turn: Turn
+    turn: TurnContext
     op: RunStep
     number: int
     started_at: datetime.datetime
@@ -60,13 +76,13 @@ class Attempt:
         """Run the function; return its value as JSON text, or raise BodyFailed."""
         try:
             fault_points.point("step.body")
-            fn = partial(as_plain(self.op.fn), *self.op.args, **self.op.kwargs)
+            fn = partial(call_plainly, self.op.fn, *self.op.args, **self.op.kwargs)
             return self._encoded(guarded(self.turn, self.op.ref, fn, self.op.options.timeout, self._context))
         except Exception as error:
             raise BodyFailed(error) from None
 
     async def acall(self) -> str:
-        """Await the async function, or run a plain one in a thread; the same as :meth:`call`."""
+        """Await the async function, or run a plain one in a thread; return its value as :meth:`call` does."""
         try:
             with self.turn.hooks.around_step(self._context), in_body(self.op.ref):
                 async with asyncio.timeout(seconds_of(self.op.options.timeout)) as limit:
@@ -113,8 +129,9 @@ class Attempt:
         return unfinished(self.op.ref, self.number, status, self.started_at, **values)
 
     def discard(self, output: str | None) -> None:
-        """Keep for people what the function returned: its run was cancelled or taken over meanwhile."""
-        get_store().keep_attempt(self.turn.claim, self.unfinished(StepAttempt.Status.DISCARDED, output=output))
+        """Keep for people the value of a function whose run was cancelled or taken over meanwhile."""
+        discarded = self.unfinished(StepAttempt.Status.DISCARDED, output=output)
+        self.turn.lease.store.keep_attempt(self.turn.lease.claim, discarded)
 
 
 def unfinished(ref: StepRef, number: int, status: str, started_at: datetime.datetime, **values: Any) -> AttemptRow:
@@ -130,78 +147,13 @@ def unfinished(ref: StepRef, number: int, status: str, started_at: datetime.date
     )
 
 
-def context_of(turn: Turn, ref: StepRef, kind: StepKind, number: int) -> StepContext:
-    """Return an attempt as hooks see it."""
-    return StepContext(run=turn.context, name=ref.name, ordinal=ref.ordinal, kind=kind.value, attempt=number)
-
-
-def guarded(
-    turn: Turn,
-    ref: StepRef,
-    fn: Callable[[], Any],
-    timeout: datetime.timedelta | None,
-    context: Callable[[], StepContext],
-) -> Any:
-    """Call the body of a step within the hooks; roll back a transaction left open, which is an error of its own."""
-    depth, left_open = len(connection().atomic_blocks), False
-    try:
-        with turn.hooks.around_step(context), limited(timeout):
-            value = turn.replay.call_body(ref, fn)
-    finally:
-        left_open = roll_back_open(depth)
-    if left_open:
-        raise RuntimeError(LEFT_OPEN)
-    return value
-
-
-def is_async(fn: Callable[..., Any]) -> bool:
-    """Tell whether *fn* is an async function, or an object that is called like one."""
-    return iscoroutinefunction(fn) or iscoroutinefunction(type(fn).__call__)
-
-
-def as_plain(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that calls *fn* and, if it is async or returns what it got from async code, waits for that."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        value = fn(*args, **kwargs)
-        return async_to_sync(_wait_for)(value) if inspect.isawaitable(value) else value
-
-    return call
-
-
-async def _wait_for(value: Awaitable[Any]) -> Any:
-    return await value
-
-
-def _with_own_connections(fn: Callable[[], Any]) -> Any:
-    try:
-        return fn()
-    finally:
-        connections.close_all()
-
-
-def begin(turn: Turn, op: RunStep, memo: Memo | None) -> Attempt:
-    """Return the next attempt of the step. Raises LeaseLost if somebody else may own the run by now."""
-    turn.lease.check()
-    return Attempt(turn=turn, op=op, number=memo.attempt + 1 if memo else 1, started_at=clock.now())
-
-
-def run(turn: Turn, op: RunStep, memo: Memo | None) -> Memo | PendingStep:
-    """Make the next attempt of the step; return its memo, or how the one after it is waited for.
-
-    Raises LeaseLost if the run is not this worker's any more: the value is kept for people, as discarded.
-    """
-    attempt = begin(turn, op, memo)
-    try:
-        return _record_with_writes(attempt) if op.atomic else record(attempt, attempt.call())
-    except BodyFailed as failed:
-        return fail(attempt, failed.error)
+# How it is recorded
 
 
 def record(attempt: Attempt, output: str) -> Memo:
-    """Record what the function returned, or keep it as discarded and raise LeaseLost."""
+    """Record the value of the function, or keep it as discarded and raise LeaseLost."""
     try:
-        memo = attempt.turn.record(attempt.completed(output))
+        memo = attempt.turn.lease.record(attempt.completed(output))
     except LeaseLost:
         attempt.discard(output)
         raise
@@ -211,74 +163,102 @@ def record(attempt: Attempt, output: str) -> Memo:
 
 def _record_with_writes(attempt: Attempt) -> Memo | PendingStep:
     """Run the function and record its value in one transaction."""
-    row: StepRow | None = None
+    lease, row = attempt.turn.lease, None
     try:
         with atomic():
             # To begin may have taken long: SQLite waits for the write lock, others connect again.
-            attempt.turn.lease.check()
+            lease.check()
             row = attempt.completed(attempt.call())
-            memo = attempt.turn.record(row)
+            memo = lease.record(row)
     except LeaseLost:
         if row is not None:
             attempt.discard(row.output)
         raise
     except DatabaseError as error:
         # Whether the commit happened is unknown until the database is asked.
-        seq = get_store().recorded_as(attempt.turn.claim, row.key) if row is not None else None
-        return fail(attempt, error) if row is None or seq is None else memo_of(row, seq)
+        seq = lease.store.recorded_as(lease.claim, row.key) if row is not None else None
+        return fail(attempt, error) if row is None or seq is None else row.memo(seq)
     fault_points.point("step.after_commit")
     return memo
 
 
 def fail(attempt: Attempt, error: Exception) -> Memo | PendingStep:
     """Record that the attempt failed for good, or return how the next one is waited for."""
-    turn, now, name = attempt.turn, clock.now(), attempt.op.ref.name
-    text = errors.encode_error(error)
-    kept = attempt.unfinished(StepAttempt.Status.FAILED, error=text)
-    policy = turn.policy_of(attempt.op.options)
+    turn, op, now = attempt.turn, attempt.op, clock.now()
+    text = encode_error(error)
+    failed = attempt.unfinished(StepAttempt.Status.FAILED, error=text)
+    policy = turn.policy_of(op.options)
     next_at = policy.next_attempt(attempt.number, error, now)
     row = StepRow.of(
-        attempt.op,
+        op,
         StepStatus.FAILED if next_at is None else StepStatus.WAITING,
         attempt.started_at,
-        input=call_text(attempt.op.fn, attempt.op.args, attempt.op.kwargs),
+        input=call_text(op.fn, op.args, op.kwargs),
         error=text,
         attempt=attempt.number,
         started_at=attempt.started_at,
         finished_at=now if next_at is None else None,
         next_at=next_at,
     )
-    if next_at is None:
-        recorded = turn.record(row, failed=kept)
-        tell_of_failure(turn, attempt.op.ref, attempt.number, error)
-        return recorded
-    return PendingStep(row=row, kind="retry", text=retry_text(attempt.number, policy, name, error), failed=kept)
+    if next_at is not None:
+        waits_for = retry_text(attempt.number, policy, op.ref.name, error)
+        return PendingStep(row=row, kind="retry", text=waits_for, failed=failed)
+    memo = turn.lease.record(row, failed=failed)
+    send_step_failed(turn, op.ref, attempt.number, error)
+    return memo
 
 
-def tell_of_failure(turn: Turn, ref: StepRef, attempts: int, error: Exception) -> None:
+def send_step_failed(turn: TurnContext, ref: StepRef, attempts: int, error: Exception) -> None:
     """Send the signal of a step whose last attempt failed, which is recorded."""
-    told = {"run_id": turn.claim.run_id, "function_id": turn.claim.function_id, "step": ref.name}
+    claim = turn.lease.claim
+    told = {"run_id": claim.run_id, "function_id": claim.function_id, "step": ref.name}
     signals.tell(signals.step_failed, lambda: [{**told, "attempts": attempts, "error": error}])
 
 
-def retry_text(failed: int, policy: RetryPolicy, name: str, error: Exception) -> str:
-    """Return which attempt is waited for, and why, for people."""
-    return f"attempt {failed + 1} of {policy.retries + 1} of {name}: {headline(error)}"
+# How a step's function is called
 
 
-def call_text(fn: Any, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None) -> str:
-    """Return the call as people read it, shortened."""
-    if isinstance(fn, partial):
-        return call_text(fn.func, (*fn.args, *args), {**fn.keywords, **(kwargs or {})})
-    parts = [_argument(value) for value in args]
-    parts += [f"{name}={_argument(value)}" for name, value in (kwargs or {}).items()]
-    name = getattr(fn, "__qualname__", type(fn).__qualname__)
-    return f"{name}({', '.join(parts)})".replace("\0", "\\x00")[:_LONGEST_SUMMARY]
+def context_of(turn: TurnContext, ref: StepRef, kind: StepKind, number: int) -> StepContext:
+    """Return an attempt as hooks see it."""
+    return StepContext(run=turn.context, name=ref.name, ordinal=ref.ordinal, kind=kind.value, attempt=number)
 
 
-def _argument(value: object) -> str:
+def guarded(
+    turn: TurnContext,
+    ref: StepRef,
+    fn: Callable[[], Any],
+    timeout: datetime.timedelta | None,
+    context: Callable[[], StepContext],
+) -> Any:
+    """Call the body of a step within the hooks; roll back a transaction left open, which is an error of its own."""
+    depth, left_open = len(connection().atomic_blocks), False
     try:
-        text = _summary.repr(value)
-    except Exception:  # An argument's own __repr__ must not fail the step.
-        text = f"<{type(value).__name__}>"
-    return text.encode("utf-8", "backslashreplace").decode()
+        with turn.hooks.around_step(context), limited(timeout):
+            value = turn.call_body(ref, fn)
+    finally:
+        left_open = roll_back_open(depth)
+    if left_open:
+        raise RuntimeError(LEFT_OPEN)
+    return value
+
+
+def call_plainly(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call *fn* from plain code; if it is async, or returns an awaitable, wait for that."""
+    value = fn(*args, **kwargs)
+    return async_to_sync(_wait_for)(value) if inspect.isawaitable(value) else value
+
+
+async def _wait_for(value: Awaitable[Any]) -> Any:
+    return await value
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Tell whether *fn* is an async function, or an object that is called like one."""
+    return iscoroutinefunction(fn) or iscoroutinefunction(type(fn).__call__)
+
+
+def _with_own_connections(fn: Callable[[], Any]) -> Any:
+    try:
+        return fn()
+    finally:
+        connections.close_all()

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from ...exceptions import StepTimeout
@@ -20,16 +20,17 @@ def seconds_of(timeout: datetime.timedelta | None) -> float | None:
     return None if timeout is None else timeout.total_seconds()
 
 
-@contextmanager
-def limited(timeout: datetime.timedelta | None) -> Iterator[None]:
-    """Raise StepTimeout in the code inside once its time is over.
+def limited(timeout: datetime.timedelta | None) -> AbstractContextManager[None]:
+    """Return a context manager that raises StepTimeout in the code inside once its time is over.
 
-    In the main thread of a process, such as those of Celery's prefork pool, a timer signal interrupts it; nothing can
-    interrupt another thread, so there it is raised when the code is done.
+    In the main thread of a process, such as those of Celery's prefork pool, a timer signal interrupts the code. Nothing
+    can interrupt another thread, so there the error is raised when the code is done.
     """
-    if timeout is None:
-        yield
-        return
+    return nullcontext() if timeout is None else _limited(timeout)
+
+
+@contextmanager
+def _limited(timeout: datetime.timedelta) -> Iterator[None]:
     ends = time.monotonic() + timeout.total_seconds()
     with _timer(timeout):
         yield

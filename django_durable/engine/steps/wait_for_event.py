@@ -1,35 +1,66 @@
-"""Waits for events: registered under a lock that closes every gap, found by index, settled by whoever comes first."""
+"""``step.wait_for_event``: a wait is registered under a lock that closes every gap, or settled by a stored event."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from ...codecs import match_secrets, reason
+from ...codecs import match_secrets
 from ...core import clock
-from ...core.events.conditions import MatchRule, match_rule
+from ...core.events.conditions import MatchRule
 from ...core.events.events import pattern_matches
 from ...core.events.match_keys import UNINDEXED, UNMATCHABLE
 from ...core.replay.operations import Memo, StepStatus, WaitForEvent
-from ...exceptions import CodecError, DurableError, EncodingError, EvaluationFailed, InvalidExpression, InvalidStep
-from ...managers import DatabaseNow
-from ...models import MatchFailure, Wait
+from ...exceptions import CodecError, EncodingError, EvaluationFailed, InvalidStep
+from ...models import Wait
 from ..events import index
-from ..events.index import IndexedEvent
 from ..store import stored_events
 from ..store.page_sizes import first_page
 from ..store.portable.lookups import later_than
-from ..store.rows import Claim, EventRow, OpenWait, PendingStep, Resolution, StepRow, WaitRow
+from ..store.rows import Claim, EventRow, StepRow, WaitRow
 from ..store.stores import get_store
+from .opening import PendingStep
+from .turn_context import TurnContext
 
-if TYPE_CHECKING:
-    from ..turns.turns import Turn
+PAGE = 500  #: events read at once
 
-PAGE = 500  #: events or waits read at once
+
+def begin(turn: TurnContext, op: WaitForEvent, memo: Memo | None) -> PendingStep:
+    """Return how the event is waited for; InvalidPath if the run's trigger lacks the path to match."""
+    now = clock.now()
+    lookback = plan(turn.lease.claim, op, turn.history.values(), now)
+    asked = _asked(op)
+    return PendingWait(
+        row=StepRow.of(op, StepStatus.WAITING, now, input=asked, next_at=now + op.timeout),
+        kind="event",
+        text=f"event {asked}",
+        waits=[_wait(op, pattern, lookback, now) for pattern in op.patterns],
+        reads=frozenset(op.patterns),
+        lookback=lookback,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingWait(PendingStep):
+    """A wait for an event, which an event that is stored already may settle at once."""
+
+    lookback: Lookback
+
+    def prepare(self) -> None:
+        """Give every stored event of the names its key for the path to match."""
+        index.prepare_paths(self.lookback.patterns, self.lookback.rule.index_path)
+
+    def settled_now(self, turn: TurnContext) -> Memo | None:
+        """Record a stored event that resolves the wait, and return the memo."""
+        found = find_stored(self.lookback)
+        if found is None:
+            return None
+        settled = dataclasses.replace(self.row, status=StepStatus.COMPLETED, event_id=found.id, finished_at=clock.now())
+        return turn.lease.record(settled, event=stored_events.event_of(found))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,23 +149,6 @@ def _received_since(
     return max(finished)
 
 
-def opening(turn: Turn, op: WaitForEvent, now: datetime.datetime) -> PendingStep:
-    """Return the opening of a wait; InvalidPath if the run's trigger lacks the path to match."""
-    lookback = plan(turn.claim, op, turn.history.values(), now)
-    row = StepRow.of(op, StepStatus.WAITING, now, input=_asked(op), next_at=now + op.timeout)
-    waits = [_wait(op, pattern, lookback, now) for pattern in op.patterns]
-    return PendingStep(row=row, kind="event", text=f"event {_asked(op)}", waits=waits, op=op, lookback=lookback)
-
-
-def look_back(turn: Turn, op: WaitForEvent, lookback: Lookback, row: StepRow) -> Memo | None:
-    """Record a stored event that resolves the wait, and return the memo. Call it with the names locked."""
-    found = find_stored(lookback)
-    if found is None:
-        return None
-    settled = dataclasses.replace(row, status=StepStatus.COMPLETED, event_id=found.id, finished_at=clock.now())
-    return turn.record(settled, event=stored_events.event_of(found))
-
-
 def _asked(op: WaitForEvent) -> str:
     condition = op.rule.condition.source if op.rule.condition else ""
     return " ".join(filter(None, [", ".join(op.patterns), op.rule.match and f"match {op.rule.match}", condition]))
@@ -151,78 +165,4 @@ def _wait(op: WaitForEvent, pattern: str, lookback: Lookback, planned_at: dateti
         expression=op.rule.condition.source if op.rule.condition else "",
         since=lookback.received_since,
         expires_at=planned_at + op.timeout,
-    )
-
-
-@dataclass(slots=True)
-class Matches:
-    """What a batch of arriving events does to open waits: to each step by the first event that fits."""
-
-    found: dict[tuple[UUID, bytes], tuple[int, UUID]] = field(default_factory=dict)
-    failures: list[MatchFailure] = field(default_factory=list)
-
-    def add(self, wait: OpenWait, position: int, event_id: UUID) -> None:
-        """Note that an event, the *position*-th of the batch, resolves the wait."""
-        step = (wait.run_id, wait.key or b"")
-        # A step that waits for several names has a wait for each.
-        self.found[step] = min(self.found.get(step, (position, event_id)), (position, event_id))
-
-    @property
-    def resolutions(self) -> list[Resolution]:
-        """What the batch settles, in its order."""
-        in_order = sorted(self.found.items(), key=lambda item: item[1][0])
-        return [Resolution(run_id=run_id, key=key, event_id=event_id) for (run_id, key), (_, event_id) in in_order]
-
-
-def match(arrived: Sequence[IndexedEvent]) -> Matches:
-    """Return which open waits these events resolve: each wait by the first of them that fits it."""
-    by_key: dict[tuple[str, bytes], list[tuple[int, IndexedEvent]]] = {}
-    for numbered in enumerate(arrived):
-        for key in numbered[1].wanted:
-            by_key.setdefault(key, []).append(numbered)
-    matches = Matches()
-    for wait in _candidates(by_key):
-        _match_wait(wait, by_key.get((wait.name, wait.match_key), ()), matches)
-    return matches
-
-
-def _candidates(keys: Collection[tuple[str, bytes]]) -> Iterator[OpenWait]:
-    """Yield open waits under these keys, page by page."""
-    after = 0
-    while True:
-        page, more = get_store().open_waits(keys, after=after, limit=PAGE)
-        yield from page
-        if not more:
-            return
-        after = page[-1].id
-
-
-def _match_wait(wait: OpenWait, arrived: Iterable[tuple[int, IndexedEvent]], matches: Matches) -> None:
-    in_time = [(position, arrival) for position, arrival in arrived if _came_in_time(wait, arrival.row)]
-    try:
-        trigger = stored_events.document(stored_events.trigger_of_wait(wait))
-    except (CodecError, EncodingError) as error:
-        matches.failures.extend(_failure(wait, arrival.row, error) for _, arrival in in_time)
-        return
-    for position, arrival in in_time:
-        try:
-            if match_rule(wait.match or None, wait.expression or None).matches(trigger, arrival.document):
-                return matches.add(wait, position, arrival.row.id)
-        except (EvaluationFailed, InvalidExpression) as error:
-            matches.failures.append(_failure(wait, arrival.row, error))
-
-
-def _came_in_time(wait: OpenWait, row: EventRow) -> bool:
-    too_early = wait.since is not None and row.received_at < wait.since
-    too_late = wait.expires_at is not None and row.received_at > wait.expires_at
-    return not too_early and not too_late
-
-
-def _failure(wait: OpenWait, row: EventRow, error: DurableError) -> MatchFailure:
-    return MatchFailure(
-        event_id=row.id,
-        run_id=wait.run_id,
-        expression=wait.expression or wait.match,
-        reason=reason(error),
-        created_at=DatabaseNow(),
     )

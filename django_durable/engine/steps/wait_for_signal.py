@@ -1,12 +1,11 @@
-"""Signals: one wait, found by a name of its own, and settled by whoever sends to that name."""
+"""``step.wait_for_signal``: one wait, found by a name of its own, and settled by whoever sends to that name."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from ...conf import get_settings
@@ -14,16 +13,16 @@ from ...core import clock
 from ...core.functions.steps import check_signal
 from ...core.replay.operations import Memo, StepStatus, WaitForSignal
 from ...core.values import encoding
+from ...core.values.errors import encode_error
 from ...exceptions import SignalTaken
 from ...managers import DatabaseNow
 from ...models import Wait
-from ..runs.ending import announce
-from ..store.rows import PendingStep, ReadyRun, Resolution, StepRow, WaitRow
+from ..runs.starting import announce
+from ..store.rows import ReadyRun, Resolution, StepRow, WaitRow
 from ..store.stores import get_store
 from ..store.transactions import alias, atomic, retried
-
-if TYPE_CHECKING:
-    from ..turns.turns import Turn
+from .opening import PendingStep
+from .turn_context import TurnContext
 
 
 def lock_name(signal: str) -> str:
@@ -31,10 +30,10 @@ def lock_name(signal: str) -> str:
     return f"durable/signal/{signal}"
 
 
-def opening(op: WaitForSignal, now: datetime.datetime) -> PendingStep:
-    """Return the opening of a wait for a signal."""
+def begin(turn: TurnContext, op: WaitForSignal, memo: Memo | None) -> PendingStep:
+    """Return how the signal is waited for."""
+    now = clock.now()
     expires_at = now + op.timeout
-    row = StepRow.of(op, StepStatus.WAITING, now, input=op.signal, next_at=expires_at)
     wait = WaitRow(
         key=op.ref.key,
         kind=Wait.Kind.SIGNAL,
@@ -43,19 +42,32 @@ def opening(op: WaitForSignal, now: datetime.datetime) -> PendingStep:
         created_at=now,
         expires_at=expires_at,
     )
-    return PendingStep(row=row, kind="signal", text=f"signal {op.signal}", waits=[wait], op=op)
+    return PendingSignal(
+        row=StepRow.of(op, StepStatus.WAITING, now, input=op.signal, next_at=expires_at),
+        kind="signal",
+        text=f"signal {op.signal}",
+        waits=[wait],
+        takes=frozenset({lock_name(op.signal)}),
+        op=op,
+    )
 
 
-def take_name(turn: Turn, op: WaitForSignal, row: StepRow) -> Memo | None:
-    """Make the signal's name free for *op*, with the name locked; or record that it is taken, and return the memo."""
-    taken = _waiting_for(op.signal)
-    if taken and not op.replace:
-        error = SignalTaken(op.signal, str(taken[0][0]))
-        text = json.dumps({"type": f"{SignalTaken.__module__}.SignalTaken", "message": str(error)})
-        failed = dataclasses.replace(row, status=StepStatus.FAILED, error=text, finished_at=clock.now(), next_at=None)
-        return turn.record(failed)
-    announce(_settle(taken, "null"))
-    return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingSignal(PendingStep):
+    """A wait for a signal, whose name nobody else may wait for."""
+
+    op: WaitForSignal
+
+    def settled_now(self, turn: TurnContext) -> Memo | None:
+        """Make the signal's name free for the step; or record that it is taken, and return the memo."""
+        taken = _waiting_for(self.op.signal)
+        if not taken or self.op.replace:
+            announce(_settle(taken, "null"))
+            return None
+        error = encode_error(SignalTaken(self.op.signal, str(taken[0][0])))
+        return turn.lease.record(
+            dataclasses.replace(self.row, status=StepStatus.FAILED, error=error, finished_at=clock.now(), next_at=None)
+        )
 
 
 @retried

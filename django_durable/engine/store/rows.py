@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from ...core.replay.groups import branch_key
-from ...core.replay.operations import Op, StepKind, StepStatus, WaitForEvent, WaitForSignal
+from ...core.replay.operations import Memo, Op, StepKind, StepStatus
 
 if TYPE_CHECKING:
-    from ...models import Run
-    from ..steps.wait_for_event import Lookback
+    from ...core.events.events import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +95,22 @@ class StepRow:
             **values,
         )
 
+    def memo(self, seq: int | None = None, event: Event | None = None) -> Memo:
+        """Return the memo that the row is, once it is written: the *seq*-th of its run, settled by *event*."""
+        return Memo(
+            key=self.key,
+            name=self.name,
+            kind=self.kind,
+            status=self.status,
+            output=self.output,
+            error=self.error,
+            attempt=self.attempt,
+            next_at=self.next_at,
+            finished_at=self.finished_at,
+            event=event,
+            seq=seq,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRow:
@@ -160,30 +175,6 @@ class Parking:
     steps: Sequence[StepRow] = ()
     waits: Sequence[WaitRow] = ()
     failed: AttemptRow | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingStep:
-    """What opens a step: its row and those of its waits, and *kind* and *text* of what is waited for, for people.
-
-    *lookback* and *signal* say what may settle it at once, *branches* are rows of a group, *child* an invoked run and
-    *failed* the attempt that it comes of.
-    """
-
-    row: StepRow
-    kind: str
-    text: str
-    waits: Sequence[WaitRow] = ()
-    branches: Sequence[StepRow] = ()
-    child: Run | None = None
-    failed: AttemptRow | None = None
-    lookback: Lookback | None = None
-    op: WaitForEvent | WaitForSignal | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing but its own rows is read or written."""
-        return self.op is None and self.child is None and not self.branches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

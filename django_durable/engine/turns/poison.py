@@ -1,7 +1,7 @@
 """Runs whose workers died again and again: they fail, and the error names the step that was under way.
 
 Nothing is written when a step begins. So the run is replayed once more, by a pass that performs nothing: the first step
-without a record is the one that it always came to. Should that pass die, too, it is the handler's own code that kills.
+without a record is the one that it always came to. Should that pass die, too, the handler's own code is what kills.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from collections.abc import Sequence
 from functools import partial
 
 from ...core.replay.async_replay import PendingCall
+from ...core.replay.interrupts import Suspend
 from ...core.replay.operations import Memo, Op, RunStep
 from ...core.replay.replay import Suspended
-from ...core.values import errors
-from ...exceptions import LeaseLost, Suspend, WorkerDied
+from ...core.values.errors import encode_error
+from ...exceptions import WorkerDied
 from ...models import RunStatus
+from ..leases.leases import Lease
 from ..runs.end_events import RunEnd
-from ..runs.ending import finish
-from ..store.rows import Claim
 from ..store.step_names import title
 from .async_turns import AsyncTurn
 from .turns import Turn
 
 
-def fail(claim: Claim, steps: Sequence[str] = ()) -> None:
-    """Fail the run for these steps; of a branch, for itself. Raises LeaseLost."""
+def fail(lease: Lease, steps: Sequence[str] = ()) -> None:
+    """Fail the run for these steps; where a branch is held, for that branch. Raises LeaseLost."""
+    claim = lease.claim
     error = WorkerDied(claim.crashes, [claim.path] if claim.key else steps)
-    if not finish(claim, RunEnd(claim.run_id, RunStatus.FAILED, error=errors.encode_error(error))):
-        raise LeaseLost
+    lease.end(RunEnd(claim.run_id, RunStatus.FAILED, error=encode_error(error)))
 
 
 class DiagnosingTurn(Turn):
@@ -35,13 +35,13 @@ class DiagnosingTurn(Turn):
 
     def perform(self, op: Op, memo: Memo | None) -> Memo:
         """Perform nothing: let the handler unwind, and then fail the run."""
-        raise Suspend(partial(fail, self.claim, [_name(op)]))
+        raise Suspend(partial(fail, self.lease, [_name(op)]))
 
 
 class AsyncDiagnosingTurn(AsyncTurn):
-    """The same for an async handler: any of the steps whose functions were under way may be the cause."""
+    """A turn of an async handler that fails the run for the steps whose functions may have been under way."""
 
-    def _begins_body(self, asked: PendingCall) -> bool:
+    def _starts_body(self, call: PendingCall) -> bool:
         return False
 
     def _begin_asked(self) -> bool:
@@ -50,7 +50,7 @@ class AsyncDiagnosingTurn(AsyncTurn):
         if steps:
             bodies = [op for op in steps if isinstance(op, RunStep)]
             names = [_name(op) for op in bodies or steps]
-            self._outcome = Suspended(Suspend(partial(fail, self.claim, names)))
+            self._outcome = Suspended(Suspend(partial(fail, self.lease, names)))
         return bool(steps)
 
 

@@ -12,15 +12,14 @@ from typing import Any
 from ...conf import get_settings
 from ...core import clock
 from ...core.functions.functions import DurableFunction
-from ...core.values import errors
-from ...exceptions import CodeChanged, LeaseLost
+from ...core.replay.interrupts import LeaseLost
+from ...core.values.errors import encode_error
+from ...exceptions import CodeChanged
 from ...models import RunStatus
 from ..leases.leases import Lease
 from ..runs import catalog
 from ..runs.end_events import RunEnd
-from ..runs.ending import finish
 from ..store.rows import Parking
-from ..store.stores import get_store
 
 PAUSE = datetime.timedelta(minutes=1)  #: until the next worker looks whether it has the code
 SHORT_PAUSE = datetime.timedelta(seconds=5)  #: the same, where some worker is known to have it
@@ -51,15 +50,14 @@ def may_go_on(lease: Lease, function: DurableFunction[Any, Any]) -> bool:
     if policy == "pin":
         _park(lease, PAUSE, f"a worker with version {claim.code_version} of {function.id}; here it is {current}")
         return False
-    error = errors.encode_error(CodeChanged(function.id, claim.code_version, current))
-    if not finish(claim, RunEnd(claim.run_id, RunStatus.FAILED, error=error)):
-        raise LeaseLost
+    error = encode_error(CodeChanged(function.id, claim.code_version, current))
+    lease.end(RunEnd(claim.run_id, RunStatus.FAILED, error=error))
     return False
 
 
 def _note(lease: Lease, **versions: str) -> None:
     # A statement of its own: it costs one for each run and deployment, and the statements of every turn nothing.
-    if not get_store().note_code(lease.claim, **versions):
+    if not lease.store.note_code(lease.claim, **versions):
         raise LeaseLost
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...core.functions import registry
 from ...core.functions.functions import DurableFunction
-from ...exceptions import LeaseLost
+from ...core.replay.interrupts import LeaseLost
 from ..leases.crash_isolation import bulkhead
 from ..leases.leases import Lease, never
 from ..store.rows import MOST_CRASHES
@@ -36,7 +36,7 @@ def advance(lease: Lease, should_stop: Callable[[], bool] = never) -> None:
         if function is not None:
             kind = poison.DiagnosingTurn if _is_poisoned(lease) else Turn
             with kind(lease, function, should_stop) as turn:
-                turn.take()
+                turn.run()
     return None
 
 
@@ -72,7 +72,7 @@ def _runnable(lease: Lease) -> DurableFunction[Any, Any] | None:
     if function is None:
         versions.leave_to_others(lease)
     elif _is_poisoned(lease) and (claim.key or claim.crashes > MOST_CRASHES):
-        poison.fail(claim)
+        poison.fail(lease)
     elif versions.may_go_on(lease, function):
         return function
     return None

@@ -24,12 +24,12 @@ from ..events.index import IndexedEvent
 from ..leases.leases import Lease, leased, no_next_claim
 from ..runs import catalog
 from ..runs.catalog import AnyFunction
-from ..runs.ending import claim_of, new_run, take_one
-from ..steps import wait_for_event
+from ..runs.starting import claim_of, new_run, take_one
 from ..store import page_sizes, stored_events
 from ..store.rows import Claim, EventRow, NextClaim, ReadyRun
 from ..store.stores import get_store
 from ..store.transactions import alias, atomic, retried
+from .matching import match
 
 logger = logging.getLogger("django_durable")
 
@@ -129,7 +129,7 @@ def _ingest(
     catalog.foreign(max_age=0)
     index.store_keys(arrivals)
     runs = _started(arrivals, failures)
-    matches = wait_for_event.match(arrivals)
+    matches = match(arrivals)
     fault_points.point("match.mid")
     taken = take_one(runs, next_claim) if next_claim else None
     catalog.ensure_rows_for(runs)

@@ -91,7 +91,7 @@ async def _within(turn: AsyncTurn) -> None:
     """Keep the turn's lease while it runs, as ``with turn`` does, in the thread that may use the database."""
     turn.keep()
     try:
-        await turn.play()
+        await turn.arun()
     except BaseException as error:
         if not await in_thread(partial(turn.__exit__, type(error), error, None)):
             raise

@@ -15,7 +15,7 @@ from ...core.functions import registry
 from ...drivers.base import get_driver
 from ..leases.crash_isolation import bulkhead
 from ..leases.leases import Lease, leased, never, no_next_claim, worker_name
-from ..runs.ending import announce
+from ..runs.starting import announce
 from ..store.rows import Claim, NextClaim
 from ..store.stores import get_store
 from .advance import advance, advance_async

@@ -9,7 +9,8 @@ import pytest
 
 from django_durable.core.events.events import Event
 from django_durable.core.functions.middleware import Hooks, Middleware, RunContext, StepContext
-from django_durable.exceptions import ConfigurationError, LeaseLost
+from django_durable.core.replay.interrupts import LeaseLost
+from django_durable.exceptions import ConfigurationError
 
 RUN = RunContext(run_id="1", function_id="project/fn", queue="default", attempt=0, event=Event("test/start"))
 STEP = StepContext(run=RUN, name="charge", ordinal=0, kind="run", attempt=1)

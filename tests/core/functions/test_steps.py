@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,6 +13,7 @@ from django_durable.core.functions import registry
 from django_durable.core.functions.functions import function
 from django_durable.core.functions.steps import RunInfo, Step
 from django_durable.core.replay.groups import Group, GroupMode
+from django_durable.core.replay.interrupts import Suspend
 from django_durable.core.replay.operations import (
     Invoke,
     Memo,
@@ -24,7 +26,7 @@ from django_durable.core.replay.operations import (
     WaitForSignal,
 )
 from django_durable.core.replay.replay import Aborted, Completed, Replay, Suspended
-from django_durable.exceptions import InvalidStep, Suspend
+from django_durable.exceptions import InvalidStep
 
 INFO = RunInfo(
     run_id="run-1", app_label="shop", attempt=lambda: 2, timezone=ZoneInfo("Europe/Vienna"), largest_value=100
@@ -37,7 +39,7 @@ class Asked:
     def __init__(self, call: Callable[[Step], object]) -> None:
         self.op: Any = None
         replay = Replay({}, self.perform)
-        self.outcome = replay.run(lambda event, step: call(step), Event("test/start"), Step(replay, INFO))
+        self.outcome = replay.run(partial(call, Step(replay, INFO)))
 
     def perform(self, op: Op, memo: Memo | None) -> Memo:
         self.op = op

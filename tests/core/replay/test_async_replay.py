@@ -15,11 +15,12 @@ import pytest
 
 from django_durable.core.functions.steps import RunInfo, Step
 from django_durable.core.replay.async_replay import AsyncReplay, PendingCall
+from django_durable.core.replay.interrupts import Abort
 from django_durable.core.replay.operations import Memo, RunStep, StepKind, StepRef, StepStatus, step_key
 from django_durable.core.replay.replay import Aborted, CallSite, Completed, Outcome, Raised, in_body
 from django_durable.core.values import encoding
 from django_durable.core.values.errors import encode_error
-from django_durable.exceptions import Abort, InvalidStep, NestedStep, StepError, StepKindMismatch
+from django_durable.exceptions import InvalidStep, NestedStep, StepError, StepKindMismatch
 
 Handler = Callable[[Any], Coroutine[Any, Any, Any]]
 

@@ -5,24 +5,18 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC
+from functools import partial
 from typing import Any
 
 import pytest
 
 from django_durable.core.events.events import Event
 from django_durable.core.functions.steps import RunInfo, Step
+from django_durable.core.replay.interrupts import LeaseLost, Suspend
 from django_durable.core.replay.operations import Memo, Op, RunStep, StepKind, StepStatus, step_key
 from django_durable.core.replay.replay import Aborted, Completed, Outcome, Raised, Replay, Suspended
 from django_durable.core.values import encoding
-from django_durable.exceptions import (
-    ConfigurationError,
-    InvalidStep,
-    LeaseLost,
-    NestedStep,
-    StepKindMismatch,
-    Suspend,
-    SuspensionSwallowed,
-)
+from django_durable.exceptions import ConfigurationError, InvalidStep, NestedStep, StepKindMismatch, SuspensionSwallowed
 
 Handler = Callable[[Event, Step], Any]
 
@@ -47,7 +41,7 @@ class Pass:
 
     def run(self, handler: Handler) -> Outcome:
         info = RunInfo(run_id="1", app_label="test", attempt=int, timezone=UTC, largest_value=1_000)
-        return self.replay.run(handler, Event("test/start"), Step(self.replay, info))
+        return self.replay.run(partial(handler, Event("test/start"), Step(self.replay, info)))
 
 
 def done(name: str, value: object = None, ordinal: int = 0, kind: StepKind = StepKind.RUN) -> Memo:

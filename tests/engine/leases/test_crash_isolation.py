@@ -29,7 +29,7 @@ from tests.engine.leases.test_leases import LENGTH
 
 def lease(crashes: int = 0) -> Lease:
     """Return a lease of a run that crashed so often."""
-    claim: Any = SimpleNamespace(crashes=crashes)
+    claim: Any = SimpleNamespace(crashes=crashes, attempt=0)
     return Lease(claim, 0.0)
 
 

@@ -16,6 +16,7 @@ import django_durable as durable
 from django_durable.core import clock
 from django_durable.core.durations import parse_duration
 from django_durable.core.processes import per_process
+from django_durable.core.replay.interrupts import LeaseLost
 from django_durable.core.replay.operations import StepKind, StepStatus, step_key
 from django_durable.engine.leases import leases
 from django_durable.engine.leases.leases import Heartbeat, Lease, worker_name
@@ -24,7 +25,6 @@ from django_durable.engine.store.stores import get_store
 from django_durable.engine.workers.advance import advance, advance_async
 from django_durable.engine.workers.ingest import ingest_events
 from django_durable.engine.workers.work import work
-from django_durable.exceptions import LeaseLost
 from django_durable.models import Run, Step, StepAttempt
 from tests.behaviours.racing import wait_until
 from tests.engine.conftest import Engine, RecordingDriver, failing

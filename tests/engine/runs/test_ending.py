@@ -11,7 +11,7 @@ import pytest
 from django.db import transaction
 
 import django_durable as durable
-from django_durable.engine.runs import ending
+from django_durable.engine.runs.starting import new_run, store_runs
 from django_durable.models import Event, Run, Step, Wait
 from tests.engine.conftest import Engine, failure_of
 
@@ -71,8 +71,8 @@ def new_queued_run(engine: Engine) -> Run:
 
     function = registry.get("project/fn")
     assert function is not None
-    run = ending.new_run(function)
-    ending.store_runs([run])
+    run = new_run(function)
+    store_runs([run])
     return engine.run()
 
 
@@ -109,7 +109,7 @@ def test_a_cancellation_without_a_reason_says_that_it_was_one(engine: Engine) ->
     durable.cancel_run(engine.start().id)
 
     error = failure_of(engine.run())
-    assert (error.type, error.message) == ("Cancelled", "The run was cancelled")
+    assert (error.type, error.message) == ("django_durable.exceptions.RunCancelled", "The run was cancelled")
 
 
 @pytest.mark.parametrize("how", ["completed", "failed", "cancelled"])

@@ -1,0 +1,72 @@
+"""How a run starts: its row, the claim that its worker has from the start, and the hint that others get."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from ...conf import get_settings
+from ...core.ids import uuid7
+from ...drivers.base import get_driver
+from ...managers import DatabaseNow
+from ...models import Run
+from ..store.portable.runs import claimed_from_the_start
+from ..store.rows import Claim, EventRow, NextClaim, ReadyRun
+from ..store.stores import get_store
+from ..store.transactions import alias
+from . import catalog
+from .catalog import AnyFunction
+
+_NO_COLUMNS = ("run_id", "now", "event", "key", "path")  #: fields of a claim that are not as in the run's row
+
+
+def new_run(function: AnyFunction, **values: Any) -> Run:
+    """Return a queued run of *function*, not stored yet."""
+    return Run(
+        id=uuid7(),
+        function_id=function.id,
+        queue=catalog.queue_of(function),
+        code_version=function.code_version,
+        ready_at=DatabaseNow(),
+        next_at=DatabaseNow(get_settings().rehint),
+        **{"created_at": DatabaseNow(), **values},
+    )
+
+
+def store_runs(runs: Iterable[Run]) -> list[ReadyRun]:
+    """Insert new runs; one whose start key exists already was started before, and is left."""
+    rows = list(runs)
+    if not rows:
+        return []
+    catalog.ensure_rows_for(rows)
+    if len(rows) == 1:
+        get_store().insert(rows[0], ignore_conflicts=True)
+    else:
+        Run.objects.using(alias()).bulk_create(rows, batch_size=500, ignore_conflicts=True)
+    return [ReadyRun(run.id, run.queue) for run in rows]
+
+
+def take_one(runs: Iterable[Run], next_claim: NextClaim) -> Run | None:
+    """Let the first of these new runs that is for that worker be its own from the start; return which that is."""
+    first = next((run for run in runs if next_claim.queue in (None, run.queue)), None)
+    return first and claimed_from_the_start(first, owner=next_claim.owner, lease=next_claim.lease)
+
+
+def claim_of(run: Run, now: datetime.datetime, event: EventRow) -> Claim:
+    """Return the claim on a run that its worker had from the start: from *now* on, by the database's time."""
+    values = {name: getattr(run, name) for name in Claim.__slots__ if name not in _NO_COLUMNS}
+    return Claim(**values, run_id=run.id, now=now, event=event)
+
+
+def announce(ready: Iterable[ReadyRun]) -> None:
+    """Have these runs worked on once the transaction, if one is open, has committed."""
+    by_queue: dict[str, list[UUID]] = {}
+    for each in ready:
+        by_queue.setdefault(each.queue, []).append(each.run_id)
+    for queue, run_ids in by_queue.items():
+        transaction.on_commit(partial(get_driver().wake, queue, run_ids), using=alias(), robust=True)

@@ -1,0 +1,48 @@
+"""What a step may ask of the turn that it is part of."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ...conf import Settings
+    from ...core.functions.functions import DurableFunction
+    from ...core.functions.middleware import Hooks, RunContext
+    from ...core.replay.operations import Memo, StepOptions, StepRef
+    from ...core.replay.replay import History
+    from ...core.retries import RetryPolicy
+    from ..leases.leases import Lease
+
+
+class TurnContext(Protocol):
+    """A turn, as steps see it; :class:`..turns.turns.Turn` is one."""
+
+    lease: Lease  #: through which everything is written
+    function: DurableFunction[Any, Any]
+    history: History  #: what is recorded, by key
+    settings: Settings
+    hooks: Hooks
+
+    @property
+    def context(self) -> RunContext:
+        """The run as hooks see it."""
+
+    def call_body(self, ref: StepRef, fn: Callable[[], Any], /) -> Any:
+        """Call the function of a step; steps called meanwhile are refused."""
+
+    def policy_of(self, options: StepOptions) -> RetryPolicy:
+        """Return how often and when attempts of a step with these options are made."""
+
+    def must_give_way(self) -> bool:
+        """Tell whether the turn is over at the next step."""
+
+    def open_moments(self) -> Sequence[datetime.datetime]:
+        """Return when those steps end that the handler waits for besides; a plain handler waits for one at a time."""
+
+    def switch(self, lease: Lease) -> None:
+        """Go on with another branch."""
+
+    def remember(self, memos: Iterable[Memo]) -> None:
+        """Go on with what was recorded before."""
