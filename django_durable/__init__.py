@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, overload
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
+
 from .core.events.event_types import EventType
 from .core.events.events import CancelEvent, CompletionEvent, Event, FailureEvent
 from .core.functions.async_steps import AsyncStep
@@ -213,8 +215,6 @@ async def asend_event(
     outside_transaction: bool = False,
 ) -> str:
     """Send an event from async code; see :func:`send_event`."""
-    from asgiref.sync import sync_to_async
-
     given: Any = event  # one of the overloads fits, whichever was chosen
     return await sync_to_async(send_event)(
         given, data, id=id, user=user, ts=ts, v=v, outside_transaction=outside_transaction
@@ -223,8 +223,6 @@ async def asend_event(
 
 async def asend_events(events: Iterable[Event[Any]], *, outside_transaction: bool = False) -> list[str]:
     """Send several events from async code; see :func:`send_events`."""
-    from asgiref.sync import sync_to_async
-
     return await sync_to_async(send_events)(list(events), outside_transaction=outside_transaction)
 
 
@@ -246,9 +244,17 @@ def send_signal(signal: str, data: Any = None) -> bool:
 
 async def asend_signal(signal: str, data: Any = None) -> bool:
     """Send a signal from async code; see :func:`send_signal`."""
-    from asgiref.sync import sync_to_async
-
     return await sync_to_async(send_signal)(signal, data)
+
+
+def get_run(run_id: UUID | str) -> RunHandle[Any]:
+    """Return the handle of a run: its status, its result, and what may be done to it. Raises RunNotFound.
+
+    Example::
+
+        get_run(run_id).result(timeout="5s")
+    """
+    return RunHandle[Any](str(run_id)).refresh()
 
 
 def cancel_run(run_id: UUID | str, reason: str = "") -> bool:
@@ -261,22 +267,7 @@ def cancel_run(run_id: UUID | str, reason: str = "") -> bool:
 
         cancel_run(run_id, "the order was withdrawn")
     """
-    from .engine.runs.ending import cancel
-    from .engine.runs.run_handles import run_id as parsed
-
-    return cancel(parsed(run_id), reason)
-
-
-def get_run(run_id: UUID | str) -> RunHandle[Any]:
-    """Return the handle of a run: its status, its result, and what may be done to it. Raises RunNotFound.
-
-    Example::
-
-        get_run(run_id).result(timeout="5s")
-    """
-    from .core.functions.run_handles import get
-
-    return get(run_id)
+    return _do("cancel", run_id, reason=reason)
 
 
 def replay_run(
@@ -284,9 +275,10 @@ def replay_run(
 ) -> RunHandle[Any]:
     """Start a new run of the same function, with the same trigger; return its handle. The old run stays as it is.
 
-    With *from_step* (an id, or an id and its ordinal) it begins with what was recorded before that step; *data* takes
-    the place of the event's data. *confirmed* is asked for by functions registered with ``replay="confirm"``. Raises
-    RunNotFound, StepNotFound, ReplayRefused, EncodingError, and ConfigurationError if the code lost the function.
+    With *from_step* (an id, or an id and its ordinal) it begins with everything that was recorded before that step;
+    *data* takes the place of the event's data. A function registered with ``replay="confirm"`` asks for *confirmed*.
+    Raises RunNotFound, StepNotFound, ReplayRefused, EncodingError, and ConfigurationError for a function that the code
+    lost.
 
     Example::
 
@@ -311,11 +303,10 @@ def replay_runs(
 
         replay_runs(Run.objects.filter(status="failed").values_list("id", flat=True))
     """
-    from .engine.runs.replays import replay_many
-    from .engine.runs.run_handles import run_id as parsed
+    from .engine.runs import replays, run_handles
 
-    wanted = [parsed(run_id) for run_id in run_ids]
-    new_ids = replay_many(wanted, data=data, from_step=from_step, confirmed=confirmed)
+    wanted = map(run_handles.parse_run_id, run_ids)
+    new_ids = replays.replay_many(wanted, data=data, from_step=from_step, confirmed=confirmed)
     return [RunHandle(str(new_id)) for new_id in new_ids]
 
 
@@ -329,14 +320,11 @@ def resolve_wait(run_id: UUID | str, step: str | tuple[str, int], data: Any = No
 
         resolve_wait(run_id, "wait-for-approval", {"approved": True})
     """
-    from .engine.runs.interventions import resolve_wait
-    from .engine.runs.run_handles import run_id as parsed
-
-    return resolve_wait(parsed(run_id), step, data)
+    return _do("resolve", run_id, step=step, data=data)
 
 
 def time_out_wait(run_id: UUID | str, step: str | tuple[str, int]) -> bool:
-    """Let a step that waits for an event or an invoked run time out now.
+    """Let a step that waits for an event, a signal or an invoked run time out now.
 
     False if the step was settled or the run ended before. Raises RunNotFound, StepNotFound and NotWaiting.
 
@@ -344,10 +332,7 @@ def time_out_wait(run_id: UUID | str, step: str | tuple[str, int]) -> bool:
 
         time_out_wait(run_id, "wait-for-approval")
     """
-    from .engine.runs.interventions import time_out_wait
-    from .engine.runs.run_handles import run_id as parsed
-
-    return time_out_wait(parsed(run_id), step)
+    return _do("time_out", run_id, step=step)
 
 
 def wake_run(run_id: UUID | str) -> bool:
@@ -357,10 +342,7 @@ def wake_run(run_id: UUID | str) -> bool:
 
         wake_run(run_id)
     """
-    from .engine.runs.interventions import wake_run
-    from .engine.runs.run_handles import run_id as parsed
-
-    return wake_run(parsed(run_id))
+    return _do("wake", run_id)
 
 
 def retry_run(run_id: UUID | str) -> bool:
@@ -372,10 +354,7 @@ def retry_run(run_id: UUID | str) -> bool:
 
         retry_run(run_id)
     """
-    from .engine.runs.interventions import retry_now
-    from .engine.runs.run_handles import run_id as parsed
-
-    return retry_now(parsed(run_id))
+    return _do("retry", run_id)
 
 
 def export_history(run_id: UUID | str) -> dict[str, Any]:
@@ -387,7 +366,13 @@ def export_history(run_id: UUID | str) -> dict[str, Any]:
 
         Path("history.json").write_text(json.dumps(export_history(run_id)))
     """
-    from .engine.runs.histories import export
-    from .engine.runs.run_handles import run_id as parsed
+    from .engine.runs import histories, run_handles
 
-    return export(parsed(run_id))
+    return histories.export(run_handles.parse_run_id(run_id))
+
+
+def _do(operation: str, run_id: UUID | str, **arguments: Any) -> bool:
+    """Do an operation to a run; False if it was too late for it."""
+    from .engine.runs.operations import OPERATIONS
+
+    return OPERATIONS[operation].do(run_id, **arguments) is not None

@@ -30,11 +30,11 @@ class DurableConfig(AppConfig):
         from . import checks, model_events, model_references  # noqa: F401
         from .core.functions import registry, run_handles
         from .drivers.base import get_driver
-        from .engine.runs import run_handles as engine
+        from .engine.runs.run_handles import StoredRuns
 
         connection_created.connect(_use_write_ahead_log, dispatch_uid="django_durable.wal")
         post_migrate.connect(_forget_rows, sender=self, dispatch_uid="django_durable.rows")
-        run_handles.connect(engine)
+        run_handles.connect(StoredRuns())
         registry.locate_apps_by(_app_label)
         model_references.register()
         autodiscover_modules(_module_name())

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from django.core.management import ManagementUtility
 
+import django_durable
 from django_durable.core.events.events import Event
 from django_durable.core.functions import registry
 from django_durable.core.functions.functions import function
 from django_durable.core.functions.steps import Step
 from django_durable.engine.runs import catalog
+from django_durable.models import Run
 from tests.management.processes import DurableProcess
 
 
@@ -73,6 +75,11 @@ def shop() -> Iterator[None]:
             return f"seat {seat}"
 
         yield
+
+
+def ordered(**data: object) -> Run:
+    """Send an order; return the run that it started, which has gone as far as it can."""
+    return Run.objects.get(event_id=django_durable.send_event("shop/order.paid", data))
 
 
 def _charge(card: str | None) -> None:

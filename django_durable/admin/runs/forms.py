@@ -1,9 +1,9 @@
-"""What staff may say about an action on runs: why, from which step, with which data."""
+"""The forms of operations on runs: why, on which step, with which data."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django import forms
@@ -15,32 +15,38 @@ from django.utils.translation import gettext_lazy
 from ...core.functions import registry
 from ...core.ids import uuid7
 from ...core.values.encoding import from_json
+from ...engine.runs.operations import Operation
 from ...engine.store import stored_events
 from ...engine.store.step_names import title
 from ...exceptions import EncodingError
-from ...models import Run, Step, StepKind, StepStatus
+from ...models import Run, Step, StepStatus
 from ..shared.payloads import LONG, printable
 
 LONGEST_REASON = 200
 MOST_STEPS = 1_000  #: steps offered in a list
-_ANSWERED = (StepKind.WAIT, StepKind.SIGNAL, StepKind.INVOKE)
 
 
-class ActionForm(forms.Form):
-    """The reason; subclasses ask for more. *runs* are those that the action is for."""
+class OperationForm(forms.Form):
+    """Asks why *operation* is done to *runs*; subclasses ask for its arguments."""
 
     reason = forms.CharField(label=gettext_lazy("Reason (optional)"), required=False, max_length=LONGEST_REASON)
 
-    def __init__(self, data: Any, *, runs: Sequence[Run]) -> None:
+    def __init__(self, data: Any, operation: Operation, runs: Sequence[Run]) -> None:
         super().__init__(data)
-        self.ask_about(runs)
+        self.operation = operation
+        self.runs = runs
+        self.add_fields()
         self.order_fields([name for name in self.fields if name != "reason"] + ["reason"])
 
-    def ask_about(self, runs: Sequence[Run]) -> None:
-        """Add the fields that depend on the runs."""
+    def add_fields(self) -> None:
+        """Add the fields that depend on the operation and its runs."""
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of the operation."""
+        return {}
 
     def details(self) -> str:
-        """Return what the log keeps besides the reason."""
+        """Return the words that the log keeps besides the reason."""
         return ""
 
     def clean_data(self) -> Any:
@@ -51,19 +57,27 @@ class ActionForm(forms.Form):
             raise ValidationError(str(error)) from None
 
 
-class ReplayForm(ActionForm):
-    """From which step and with which data; of several runs, only whether they are to be replayed."""
+class CancelForm(OperationForm):
+    """Asks for a reason that the run keeps as its error."""
 
-    def ask_about(self, runs: Sequence[Run]) -> None:
+    def arguments(self) -> dict[str, Any]:
+        """Return the reason."""
+        return {"reason": self.cleaned_data["reason"]}
+
+
+class ReplayForm(OperationForm):
+    """Asks from which step and with which data one run is replayed; of several runs, asks for nothing of the kind."""
+
+    def add_fields(self) -> None:
         """Offer the steps and the data of one run; ask for a confirmation where a function wants one."""
-        if len(runs) == 1:
-            self.fields["from_step"] = _step_field(_recorded(runs[0]), first=("", _("the start")))
+        if len(self.runs) == 1:
+            self.fields["from_step"] = _step_field(_recorded(self.runs[0]), first=("", _("the start")))
             self.fields["from_step"].label = _("From")
             self.fields["data"] = _data_field(_("The event's data"))
-            self._show_data(runs[0])
-        # The same page sent twice, by a double click, replays once.
+            self._show_data(self.runs[0])
+        # A page that a double click sends twice replays once.
         self.fields["once"] = forms.UUIDField(required=False, initial=uuid7, widget=forms.HiddenInput)
-        if any(_asks_for_confirmation(run) for run in runs):
+        if any(_asks_for_confirmation(run) for run in self.runs):
             self.fields["sure"] = forms.BooleanField(label=_("I have checked that a second execution does no harm"))
 
     def _show_data(self, run: Run) -> None:
@@ -73,37 +87,59 @@ class ReplayForm(ActionForm):
         else:
             self.fields["data"].help_text = _("Too long to be shown: leave it empty to keep it.")
 
-    @property
-    def data_to_use(self) -> Any:
-        """The data, if somebody changed it, else None."""
-        return self.cleaned_data.get("data") if "data" in self.changed_data else None
+    def arguments(self) -> dict[str, Any]:
+        """Return where the replay begins, the data if somebody changed them, and that a person has agreed."""
+        given = self.cleaned_data
+        return {
+            "from_step": given.get("from_step") or None,
+            "data": given.get("data") if "data" in self.changed_data else None,
+            "confirmed": given.get("sure", False),
+            "once": given["once"],
+        }
 
     def details(self) -> str:
         """Return from which step, and whether with other data."""
-        step = self.cleaned_data.get("from_step")
-        parts = [_("From step %(step)s.") % {"step": step} if step else ""]
-        return " ".join([*parts, _("With other data.") if self.data_to_use is not None else ""])
+        arguments = self.arguments()
+        step = _("From step %(step)s.") % {"step": arguments["from_step"]} if arguments["from_step"] else ""
+        return f"{step} {_('With other data.') if arguments['data'] is not None else ''}"
 
 
-class WaitForm(ActionForm):
-    """Which of the open waits of a run."""
+class StepForm(OperationForm):
+    """Asks which of the steps that wait is meant."""
 
-    def ask_about(self, runs: Sequence[Run]) -> None:
-        """Offer the steps that wait."""
-        self.fields["step"] = _step_field(_waiting(runs[0]))
+    def add_fields(self) -> None:
+        """Offer the steps that the operation fits."""
+        waiting = _recorded(self.runs[0]).filter(status=StepStatus.WAITING, kind__in=self.operation.fits)
+        self.fields["step"] = _step_field(waiting)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the step."""
+        return {"step": self.cleaned_data["step"]}
 
     def details(self) -> str:
         """Return the step."""
         return _("Step %(step)s.") % {"step": self.cleaned_data["step"]}
 
 
-class AnswerForm(WaitForm):
-    """Which of the open waits, and the answer."""
+class AnswerForm(StepForm):
+    """Asks for a step, and for the answer to it."""
 
-    def ask_about(self, runs: Sequence[Run]) -> None:
-        """Offer the steps that wait, and take the data."""
-        super().ask_about(runs)
+    def add_fields(self) -> None:
+        """Offer the steps, and take the data."""
+        super().add_fields()
         self.fields["data"] = _data_field(_("The event's or signal's data, or the result of the invoked run"))
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the step and the data."""
+        return {**super().arguments(), "data": self.cleaned_data["data"]}
+
+
+_FORMS: Mapping[str, type[OperationForm]] = {"cancel": CancelForm, "replay": ReplayForm, "resolve": AnswerForm}
+
+
+def form_of(operation: Operation) -> type[OperationForm]:
+    """Return the form of an operation."""
+    return _FORMS.get(operation.name, StepForm if operation.takes_step else OperationForm)
 
 
 def _step_field(steps: Any, first: tuple[str, str] | None = None) -> forms.ChoiceField:
@@ -137,10 +173,6 @@ def _data_field(label: str) -> forms.JSONField:
 
 def _recorded(run: Run) -> Any:
     return Step.objects.using(run._state.db).filter(run_id=run.id)
-
-
-def _waiting(run: Run) -> Any:
-    return _recorded(run).filter(status=StepStatus.WAITING, kind__in=_ANSWERED)
 
 
 def _asks_for_confirmation(run: Run) -> bool:

@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ...core import clock
+from ...engine.runs.operations import useful
 from ...models import Function, Run, Wait
 from ..shared.filters import FunctionFilter
 from ..shared.html import NOTHING, elapsed, moment_mark, status_mark
@@ -22,7 +23,7 @@ from ..shared.pages import Fact, Table
 from ..shared.payloads import LINE, LONG, error_line, head, heads, json_payload, printable, stored_error, stored_payload
 from ..waits import as_uuid, condition_text
 from . import steps, trees
-from .actions import RunActions, useful
+from .actions import RunActions, page_of
 from .timeline import Span, Timeline, draw
 
 MOST = 50  #: children and replays on a run's page
@@ -121,8 +122,8 @@ class RunAdmin(RunActions):
         }
 
     def _buttons(self, request: HttpRequest, run: Run) -> list[tuple[object, str]]:
-        allowed = [action for action in useful(run) if self.may(request, action)]
-        return [(action.label, self.links.url(action.page, run.id)) for action in allowed]
+        allowed = [operation for operation in useful(run) if self.may(request, operation)]
+        return [(operation.label, self.links.url(page_of(operation), run.id)) for operation in allowed]
 
     def _facts(self, run: Run) -> list[Fact]:
         facts = [

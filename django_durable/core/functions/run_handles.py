@@ -1,4 +1,4 @@
-"""Handles of runs: what code that started a run may ask of it. The engine answers through a hook."""
+"""Handles of runs: what code that started a run may ask of it. The engine, once it is connected, answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ T = TypeVar("T")
 FIRST_PAUSE = 0.02  #: seconds between two looks at a run
 LONGEST_PAUSE = 1.0
 _GROWTH = 1.5
-_ENDED = ("completed", "failed", "cancelled", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +34,16 @@ class RunState:
 
     function_id: str
     status: str
+    has_ended: bool
     output: str | None
     error: str | None
 
-    @property
-    def ended(self) -> bool:
-        """Whether the run goes no further."""
-        return self.status in _ENDED
-
 
 class Engine(Protocol):
-    """What handles need of the engine."""
+    """The questions of handles to the engine."""
 
     def start(self, function: DurableFunction[Any, Any], data: Any, key: str | None, outside_transaction: bool) -> str:
-        """Start a run in the open transaction, or return the one that *key* started; its id."""
+        """Start a run in the open transaction, unless *key* started one before; return the run's id."""
 
     def look(self, run_id: str) -> RunState:
         """Return how the run stands; RunNotFound."""
@@ -66,7 +61,7 @@ class Engine(Protocol):
         """Tell whether a transaction is open, so that what was started in it has not begun."""
 
     def in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        """Call from async code what uses the database."""
+        """Call a function that uses the database from async code."""
 
 
 _engine: Engine | None = None
@@ -95,11 +90,6 @@ async def astart(
     """Start a run from async code."""
     handle = await _connected().in_thread(start, function, data, id, outside_transaction)
     return await handle.arefresh()
-
-
-def get(run_id: object) -> RunHandle[Any]:
-    """Return the handle of a run that exists; RunNotFound."""
-    return RunHandle[Any](str(run_id)).refresh()
 
 
 class RunHandle(Generic[R]):
@@ -144,7 +134,7 @@ class RunHandle(Generic[R]):
         RunFailed, RunCancelled, ResultTimeout, and ResultInTransaction where waiting could not help.
         """
         pauses = _Pauses(timeout)
-        while not self.refresh()._seen().ended:
+        while not self.refresh()._seen().has_ended:
             self._check_can_wait()
             time.sleep(self._pause(pauses))
         return self._outcome()
@@ -152,7 +142,7 @@ class RunHandle(Generic[R]):
     async def aresult(self, timeout: Duration | None = None) -> R:
         """Wait for the result from async code; see :meth:`result`."""
         pauses = _Pauses(timeout)
-        while not (await self.arefresh())._seen().ended:
+        while not (await self.arefresh())._seen().has_ended:
             await _connected().in_thread(self._check_can_wait)
             await asyncio.sleep(self._pause(pauses))
         return self._outcome()

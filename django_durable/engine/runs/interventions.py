@@ -1,7 +1,7 @@
-"""What people settle by hand: waits answered or timed out, sleeps ended, back-offs skipped.
+"""Interventions: people answer a wait or let it time out, end a sleep, or skip a back-off.
 
-Each takes the lock of the run, under which nobody else settles a step of it, and looks only then: of two people, or of
-a person and an event, the first one counts, and the other one is told so.
+Each one locks the run, under which nobody else settles a step of it, and looks only then. Of two people, or of a person
+and an event, the first one counts, and the other one learns so.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from ..store.transactions import alias, atomic, retried
 from . import timers
 from .starting import announce
 
+ANSWERED = (StepKind.WAIT, StepKind.SIGNAL, StepKind.INVOKE)  #: kinds of steps that wait for an answer
+ATTEMPTED = (StepKind.RUN, StepKind.ATOMIC)  #: kinds of steps that wait for their next attempt
 # An answer by hand is for one wait: no other wait looks back to a time before every run.
 _BEFORE_EVERY_RUN = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-
-
-_ANSWERED = (StepKind.WAIT, StepKind.SIGNAL, StepKind.INVOKE)
 
 
 def resolve_wait(run_id: UUID, step: StepName, data: Any = None) -> bool:
@@ -74,7 +73,7 @@ def _settle_wait(run_id: UUID, step: StepName, resolution: Callable[[Step], Reso
         found = _find(run_id, step)
         if found.status in (StepStatus.COMPLETED, StepStatus.FAILED):
             return False
-        if found.status != StepStatus.WAITING or found.kind not in _ANSWERED:
+        if found.status != StepStatus.WAITING or found.kind not in ANSWERED:
             raise _not_waiting(run_id, f"an event or a run in step {found}")
         announce(get_store().resolve([resolution(found)], rehint=get_settings().rehint))
     return True
@@ -104,7 +103,7 @@ def wake_run(run_id: UUID) -> bool:
     return _wake_waiting(run_id, wake)
 
 
-def retry_now(run_id: UUID) -> bool:
+def retry_run(run_id: UUID) -> bool:
     """Make the next attempt of a step, or of the handler's own code, now instead of after its back-off.
 
     False if the run does not wait at all. Raises RunNotFound and NotWaiting.
@@ -112,7 +111,7 @@ def retry_now(run_id: UUID) -> bool:
 
     def retry(run: Run) -> list[ReadyRun]:
         store, rehint = get_store(), get_settings().rehint
-        put_off = _open_steps(run_id, StepKind.RUN, StepKind.ATOMIC)
+        put_off = _open_steps(run_id, *ATTEMPTED)
         branches = [(run_id, key) for key in put_off.values_list("parent_key", flat=True) if key]
         # A branch of a map is a step itself, and other branches' own code is tried again, too.
         branches += [(run_id, key) for key in _retried_branches(run_id).values_list("key", flat=True)]

@@ -31,7 +31,7 @@ class Command(BaseCommand):
         """Add a parser for each sub-command."""
         subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
         for name, module in SUBCOMMANDS.items():
-            subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
+            subparser = subparsers.add_parser(name, help=_first_sentence(module.HELP), description=module.HELP)
             subparser.add_argument("--json", action="store_true", help="Print JSON.")
             for option, settings in _EVERYWHERE.items():
                 # Django reads these before the sub-command does; here they only may stand behind it, too.
@@ -52,3 +52,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except DatabaseError as error:
             raise CommandError(f"The database refuses: {error}. Was 'manage.py migrate' run?") from error
+
+
+def _first_sentence(text: str) -> str:
+    return f"{text.partition('. ')[0].rstrip('.')}."

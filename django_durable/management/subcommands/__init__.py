@@ -8,11 +8,11 @@ from typing import Any, Protocol
 from django.core.management.base import CommandParser
 
 from ..outputs import Output
-from . import cancel, dev, export, functions, replay, resolve, retry, runs, scheduler, send, show, signal, wake
+from . import dev, export, functions, operations, runs, scheduler, send, show, signal
 
 
 class SubCommand(Protocol):
-    """What the module of a sub-command has."""
+    """The names that the module of a sub-command has, or an object in its place."""
 
     HELP: str
 
@@ -31,10 +31,6 @@ SUBCOMMANDS: Mapping[str, SubCommand] = {
     "signal": signal,
     "runs": runs,
     "show": show,
-    "cancel": cancel,
-    "replay": replay,
-    "wake": wake,
-    "retry": retry,
-    "resolve": resolve,
+    **operations.COMMANDS,
     "export": export,
 }

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django_durable.admin.runs.actions import MOST
 from django_durable.core.functions.functions import function
 from django_durable.core.functions.steps import Step
+from django_durable.engine.runs.operations import OPERATIONS, Operation
 from django_durable.models import Run
 from tests.admin.conftest import Staff
 from tests.admin.rows import make_run
@@ -74,7 +75,7 @@ def test_a_run_that_has_ended_meanwhile_is_not_cancelled(admin_client: Client) -
 
     answer = admin_client.post(page_of(run, "cancel"), follow=True)
 
-    assert "It had ended already" in answer.text
+    assert f"Run {run.pk} had ended already: it is completed" in answer.text
     assert not LogEntry.objects.exists()
 
 
@@ -213,6 +214,32 @@ def test_an_action_on_the_list_needs_its_permission(staff: Staff) -> None:
     staff("view_run").post(LIST, form)
 
     assert status_of(run) == "waiting"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=lambda operation: operation.name)
+def test_each_operation_has_a_page_for_those_who_may(staff: Staff, operation: Operation) -> None:
+    page = page_of(make_run(status="waiting"), operation.name)
+    needed = operation.permission.removeprefix("django_durable.")
+
+    assert staff("view_run", needed).get(page).status_code == 200
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=lambda operation: operation.name)
+def test_no_other_permission_opens_the_page_of_an_operation(staff: Staff, operation: Operation) -> None:
+    page = page_of(make_run(status="waiting"), operation.name)
+    others = {each.permission.removeprefix("django_durable.") for each in OPERATIONS.values()}
+
+    client = staff("view_run", *(others - {operation.permission.removeprefix("django_durable.")}))
+
+    assert client.get(page).status_code == 403
+
+
+def test_each_operation_that_needs_no_step_is_an_action_of_the_list(admin_client: Client) -> None:
+    make_run()
+
+    offered = re.findall(r'<option value="(\w+)_selected"', admin_client.get(LIST).text)
+
+    assert offered == [operation.name for operation in OPERATIONS.values() if not operation.takes_step]
 
 
 def test_more_runs_than_a_list_shows_are_refused_at_once(admin_client: Client) -> None:

@@ -244,10 +244,12 @@ def test_a_sleep_ends(admin_client: Client) -> None:
     assert log() == "Woken. spring"
 
 
-def test_waking_what_does_not_wait_any_more_says_so(admin_client: Client) -> None:
-    answer = admin_client.post(page_of(make_run(), "wake"), follow=True)
+def test_waking_a_run_that_does_not_wait_says_so(admin_client: Client) -> None:
+    run = make_run()
 
-    assert "It does not wait any more" in answer.text
+    answer = admin_client.post(page_of(run, "wake"), follow=True)
+
+    assert f"Run {run.pk} does not wait: it is queued" in answer.text
 
 
 def test_selected_runs_are_tried_again_after_asking(admin_client: Client) -> None:

@@ -21,7 +21,9 @@ from django_durable.exceptions import (
 
 
 def state(status: str, **values: Any) -> RunState:
-    return RunState(**{"function_id": "shop/nothing", "status": status, "output": None, "error": None, **values})
+    has_ended = status not in ("queued", "running", "waiting")
+    first = {"function_id": "shop/nothing", "has_ended": has_ended, "output": None, "error": None}
+    return RunState(status=status, **first | values)
 
 
 class Script:
@@ -173,4 +175,4 @@ def test_without_an_engine_a_handle_says_what_is_missing(monkeypatch: pytest.Mon
     monkeypatch.setattr(run_handles, "_engine", None)
 
     with pytest.raises(ConfigurationError, match=r"django.setup\(\)"):
-        run_handles.get("1")
+        RunHandle[Any]("1").refresh()
