@@ -58,8 +58,7 @@ SELECT %(path)s, {HASH}, {MOMENT}, {ID} FROM {NUMBERS}
 
 def ensure_function() -> None:
     """Store the function that synthetic runs are of."""
-    label, slug = FUNCTION.split("/")
-    values = {"app_label": label, "slug": slug, "first_seen": DatabaseNow(), "last_seen": DatabaseNow()}
+    values = {"slug": FUNCTION.partition("/")[2], "first_seen": DatabaseNow(), "last_seen": DatabaseNow()}
     Function.objects.get_or_create(id=FUNCTION, defaults=values)
 
 

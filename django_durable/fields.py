@@ -25,6 +25,31 @@ def _opened(value: Any, opened_by: Callable[[Any], Any]) -> Any:
         return value
 
 
+class HashField(models.BinaryField):  # type: ignore[type-arg]
+    """Sixteen bytes, compared as bytes, so that no collation merges ``A`` and ``a``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["max_length"] = 16
+        super().__init__(*args, **kwargs)
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
+        """Return a type that MySQL can index: its usual one for bytes cannot be."""
+        return "binary(16)" if connection.vendor == "mysql" else super().db_type(connection)
+
+    def from_db_value(self, value: Any, expression: Any, connection: BaseDatabaseWrapper) -> bytes | None:
+        """Return plain bytes on every database."""
+        return None if value is None else bytes(value)
+
+
+class NameField(models.CharField):  # type: ignore[type-arg]
+    """Text that is compared as it is written: MySQL's usual collations take ``A`` and ``a`` for one name."""
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        """Return the column's type, with a collation by code points on MySQL."""
+        parameters = super().db_parameters(connection)
+        return {**parameters, "collation": "utf8mb4_bin"} if connection.vendor == "mysql" else parameters
+
+
 class PayloadField(models.TextField):  # type: ignore[type-arg]
     """JSON text."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models.sql.compiler import SQLCompiler
 
-    from .models import Event, Function, Run, Step, Wait  # noqa: F401  # for the strings below
+    from .models import Event, Run, Step  # noqa: F401  # for the strings below
 
 
 _MICROSECOND = datetime.timedelta(microseconds=1)
@@ -47,10 +47,6 @@ class DatabaseNow(Func):
         return "(utc_timestamp(6) + interval %s microsecond)", [(clock.shift() + self.later) // _MICROSECOND]
 
 
-class FunctionQuerySet(models.QuerySet["Function"]):
-    """Functions."""
-
-
 class EventQuerySet(models.QuerySet["Event"]):
     """Events."""
 
@@ -62,18 +58,9 @@ class EventQuerySet(models.QuerySet["Event"]):
 class RunQuerySet(models.QuerySet["Run"]):
     """Runs."""
 
-    def ready(self, queue: str) -> RunQuerySet:
-        """Queued runs of *queue* that may start now, in order."""
-        ready = self.filter(status="queued", held_by=None, queue=queue, ready_at__lte=DatabaseNow())
-        return ready.order_by("ready_at", "id")
-
     def due(self) -> RunQuerySet:
         """Runs whose alarm has rung, oldest first."""
         return self.filter(next_at__lte=DatabaseNow()).order_by("next_at")
-
-    def for_lists(self) -> RunQuerySet:
-        """Runs without the columns that hold payloads."""
-        return self.defer("input", "output", "error").select_related("function", "event").defer("event__data")
 
 
 class StepQuerySet(models.QuerySet["Step"]):
@@ -82,7 +69,3 @@ class StepQuerySet(models.QuerySet["Step"]):
     def in_order(self) -> StepQuerySet:
         """Steps in the order in which they were reached."""
         return self.order_by("planned_at", "seq")
-
-
-class WaitQuerySet(models.QuerySet["Wait"]):
-    """Open waits."""

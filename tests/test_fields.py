@@ -40,7 +40,7 @@ def raw(table: str, column: str) -> Any:
 def make_run(**values: Any) -> Run:
     """Store a run that has ended."""
     now = clock.now()
-    seen = {"app_label": "a", "slug": "b", "first_seen": now, "last_seen": now}
+    seen = {"slug": "b", "first_seen": now, "last_seen": now}
     function = Function.objects.get_or_create(id="a/b", defaults=seen)[0]
     return Run.objects.create(function=function, status="completed", created_at=now, finished_at=now, **values)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import django.db.models.deletion
 import django_durable.core.ids
-import django_durable.models
+import django_durable.fields
 from django.db import migrations, models
 
 
@@ -25,11 +25,10 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    django_durable.models.NameField(
+                    django_durable.fields.NameField(
                         help_text="App label, slash, slug.", max_length=201, primary_key=True, serialize=False
                     ),
                 ),
-                ("app_label", models.CharField(max_length=100)),
                 ("slug", models.CharField(max_length=100)),
                 ("config", models.JSONField(default=dict, help_text="Triggers and options as last registered.")),
                 ("code_version", models.CharField(blank=True, max_length=64)),
@@ -66,7 +65,7 @@ class Migration(migrations.Migration):
                         default=django_durable.core.ids.uuid7, editable=False, primary_key=True, serialize=False
                     ),
                 ),
-                ("name", django_durable.models.NameField(max_length=255)),
+                ("name", django_durable.fields.NameField(max_length=255)),
                 ("data", models.JSONField(default=dict)),
                 ("user", models.JSONField(blank=True, null=True)),
                 ("ts", models.DateTimeField(help_text="When it happened, as its sender says.")),
@@ -113,7 +112,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "digest",
-                    django_durable.models.HashField(
+                    django_durable.fields.HashField(
                         help_text="Hash of name and key.", max_length=16, primary_key=True, serialize=False
                     ),
                 ),
@@ -121,7 +120,7 @@ class Migration(migrations.Migration):
                 ("key", models.TextField()),
                 (
                     "payload",
-                    django_durable.models.HashField(
+                    django_durable.fields.HashField(
                         help_text="Hash of data and user, to notice another payload under the same key.", max_length=16
                     ),
                 ),
@@ -141,10 +140,10 @@ class Migration(migrations.Migration):
             name="MatchPath",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("name", django_durable.models.NameField(help_text="Event name or wildcard.", max_length=255)),
+                ("name", django_durable.fields.NameField(help_text="Event name or wildcard.", max_length=255)),
                 (
                     "path",
-                    django_durable.models.NameField(help_text="One path, or several joined by ' & '.", max_length=255),
+                    django_durable.fields.NameField(help_text="One path, or several joined by ' & '.", max_length=255),
                 ),
                 (
                     "backfilled_at",
@@ -173,7 +172,7 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
-                ("key", django_durable.models.HashField(max_length=16)),
+                ("key", django_durable.fields.HashField(max_length=16)),
                 ("ingested_at", models.DateTimeField()),
                 (
                     "event",
@@ -239,7 +238,7 @@ class Migration(migrations.Migration):
                 ("attempt", models.IntegerField(default=0, help_text="Failures of the handler since its last step.")),
                 ("steps", models.IntegerField(default=0, help_text="Steps recorded so far.")),
                 ("priority", models.SmallIntegerField(default=0, help_text="Seconds it goes ahead of its queue.")),
-                ("queue", django_durable.models.NameField(max_length=100)),
+                ("queue", django_durable.fields.NameField(max_length=100)),
                 (
                     "code_version",
                     models.CharField(blank=True, help_text="Of the code that it started with.", max_length=64),
@@ -256,14 +255,14 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "parent_key",
-                    django_durable.models.HashField(
+                    django_durable.fields.HashField(
                         blank=True, help_text="Key of the parent's step that invoked it.", max_length=16, null=True
                     ),
                 ),
                 ("depth", models.SmallIntegerField(default=0, help_text="How many runs invoked one another above it.")),
                 (
                     "start_key",
-                    django_durable.models.HashField(
+                    django_durable.fields.HashField(
                         blank=True,
                         help_text="Hash of what started it: it starts once.",
                         max_length=16,
@@ -435,24 +434,24 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "key",
-                    django_durable.models.HashField(help_text="Hash of branch path, name and ordinal.", max_length=16),
+                    django_durable.fields.HashField(help_text="Hash of branch path, name and ordinal.", max_length=16),
                 ),
                 (
                     "branch",
-                    django_durable.models.NameField(
+                    django_durable.fields.NameField(
                         blank=True, help_text="Path of the branch that it belongs to.", max_length=500
                     ),
                 ),
                 (
                     "parent_key",
-                    django_durable.models.HashField(
+                    django_durable.fields.HashField(
                         blank=True,
                         help_text="Key of its branch or, of a branch, of its group.",
                         max_length=16,
                         null=True,
                     ),
                 ),
-                ("name", django_durable.models.NameField(max_length=255)),
+                ("name", django_durable.fields.NameField(max_length=255)),
                 ("ordinal", models.IntegerField(default=0, help_text="Which use of the name in its branch, from 0.")),
                 (
                     "kind",
@@ -501,7 +500,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "path",
-                    django_durable.models.NameField(
+                    django_durable.fields.NameField(
                         blank=True, help_text="Of a branch: what its steps have as branch.", max_length=500
                     ),
                 ),
@@ -556,7 +555,7 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
                 (
                     "key",
-                    django_durable.models.HashField(
+                    django_durable.fields.HashField(
                         blank=True,
                         help_text="Key of the step; none for the handler's own code.",
                         max_length=16,
@@ -590,7 +589,7 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
                 (
                     "key",
-                    django_durable.models.HashField(
+                    django_durable.fields.HashField(
                         blank=True,
                         help_text="Key of the waiting step; none for the run itself.",
                         max_length=16,
@@ -611,13 +610,13 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "name",
-                    django_durable.models.NameField(
+                    django_durable.fields.NameField(
                         help_text="Event name or wildcard, function, or signal.", max_length=255
                     ),
                 ),
                 (
                     "match_key",
-                    django_durable.models.HashField(
+                    django_durable.fields.HashField(
                         help_text="Hash of the values that an event must have.", max_length=16
                     ),
                 ),

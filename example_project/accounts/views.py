@@ -53,4 +53,4 @@ def runs(request: HttpRequest) -> HttpResponse:
 
 def newest_runs() -> QuerySet[Run]:
     """Return the ten newest runs."""
-    return Run.objects.for_lists().order_by("-id")[:10]
+    return Run.objects.select_related("event").order_by("-id")[:10]

@@ -15,9 +15,8 @@ SECOND = datetime.timedelta(seconds=1)
 
 def make_function(id: str = "shop/fulfil-order", **values: Any) -> Function:
     """Return a function's row; one that exists is left."""
-    app_label, _, slug = id.partition("/")
     now = clock.now()
-    first = {"app_label": app_label, "slug": slug, "first_seen": now, "last_seen": now}
+    first = {"slug": id.rpartition("/")[2], "first_seen": now, "last_seen": now}
     return Function.objects.get_or_create(id=id, defaults=first | values)[0]
 
 

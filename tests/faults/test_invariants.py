@@ -24,7 +24,7 @@ Make = Callable[..., Run]
 @pytest.fixture
 def make() -> Make:
     """Store runs as they should be, but for what is given."""
-    function = Function.objects.create(id="tests/fn", app_label="tests", slug="fn", first_seen=NOW, last_seen=NOW)
+    function = Function.objects.create(id="tests/fn", slug="fn", first_seen=NOW, last_seen=NOW)
 
     def make(**values: Any) -> Run:
         ended = {"status": RunStatus.COMPLETED, "output": "1", "fence": 2, "finished_at": NOW}

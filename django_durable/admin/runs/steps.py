@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 
 from ...core.values.errors import ErrorInfo
 from ...models import Run, Step, StepAttempt, StepKind, StepStatus
+from ...models.steps import KIND_LABELS
 from ..shared.html import NOTHING, Links, elapsed, moment_mark, relative, status_mark
 from ..shared.payloads import SHORT, Payload, heads, printable, stored_error, stored_payload
 from . import trees
@@ -90,7 +91,7 @@ def step_line(row: Mapping[str, Any], groups: trees.Groups, links: Links) -> Ste
     return StepLine(
         title=trees.title(row, groups),
         depth=trees.depth(row),
-        kind=str(StepKind(row["kind"]).label),
+        kind=str(KIND_LABELS[row["kind"]]),
         status=status_mark(row["status"], trees.status_label(row, groups)),
         attempt=row["attempt"],
         started=moment_mark(row["started_at"] or row["planned_at"]),

@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 
 from ...core.replay.groups import GroupMode
 from ...models import Run, Step, StepKind, StepStatus
+from ...models.steps import STATUS_LABELS
 from ..shared.payloads import printable
 
 DEEPEST = 8  #: levels that are indented
@@ -93,7 +94,7 @@ def title(row: Row, groups: Groups) -> str:
 def status_label(row: Row, groups: Groups) -> str:
     """Return where a step stands, in words."""
     if row["status"] != StepStatus.CANCELLED:
-        return str(StepStatus(row["status"]).label)
+        return str(STATUS_LABELS[row["status"]])
     if row["kind"] != StepKind.BRANCH:
         return _("Closed")
     group = groups.get(row["parent_key"])

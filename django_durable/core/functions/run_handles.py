@@ -14,6 +14,7 @@ from ..durations import parse_duration
 from ..replay.operations import return_annotation
 from ..values import encoding, errors
 from . import registry
+from .run_statuses import RunStatus
 
 if TYPE_CHECKING:
     from ..durations import Duration
@@ -159,11 +160,11 @@ class RunHandle(Generic[R]):
 
     def _outcome(self) -> R:
         state = self._seen()
-        if state.status == "completed":
+        if state.status == RunStatus.COMPLETED:
             recorded = encoding.decode(state.output or "null", lambda: _hint(state.function_id))
             return cast(R, _connected().decode(recorded))
         error = errors.decode_error(state.error or "{}")
-        if state.status == "failed":
+        if state.status == RunStatus.FAILED:
             raise RunFailed(self.id, type=error.type, message=error.message, traceback=error.traceback)
         raise RunCancelled(self.id, state.status, error.message)
 

@@ -56,7 +56,7 @@ class StepStatus(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-SETTLED = frozenset({StepStatus.COMPLETED, StepStatus.FAILED})
+SETTLED = (StepStatus.COMPLETED, StepStatus.FAILED)
 
 
 def step_key(branch: str, name: str, ordinal: int) -> bytes:

@@ -156,7 +156,6 @@ def _row(function: DurableFunction[Any, Any]) -> Function:
     now = clock.now()
     return Function(
         id=function.id,
-        app_label=function.app_label,
         slug=function.slug,
         config=_config(function),
         code_version=function.code_version,

@@ -26,7 +26,7 @@ def test_sync_writes_what_the_code_has(engine: Engine) -> None:
     catalog.sync()
 
     row = Function.objects.get(id="shop/fulfil")
-    assert (row.app_label, row.slug, row.in_code, row.code_version) == ("shop", "fulfil", True, fn.code_version)
+    assert (row.slug, row.in_code, row.code_version) == ("fulfil", True, fn.code_version)
     assert row.config == {
         "triggers": [{"event": "app/paid", "if": None}, {"event": "app/test", "if": "true"}],
         "retries": 2,

@@ -52,7 +52,7 @@ def in_seconds(seconds: float | None) -> datetime.datetime | None:
 def make_function() -> Function:
     """Store the function of all runs, if it is not."""
     moments = {"first_seen": clock.now(), "last_seen": clock.now()}
-    return Function.objects.get_or_create(id="tests/fn", defaults={"app_label": "tests", "slug": "fn", **moments})[0]
+    return Function.objects.get_or_create(id="tests/fn", defaults={"slug": "fn", **moments})[0]
 
 
 def make_run(state: str = "queued", **values: Any) -> Run:
