@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-
 from django.db import connections
 
+from ...conf import cached_setting
 from .portable.runs import Store
 from .transactions import alias
 
 
+@cached_setting
 def get_store() -> Store:
     """Return the store of the durable database."""
     name = alias()
-    return _store(name, connections[name].vendor)
-
-
-@functools.cache
-def _store(name: str, vendor: str) -> Store:
-    if vendor == "postgresql":
+    if connections[name].vendor == "postgresql":
         # Only here, because its module needs the driver.
         from .postgresql.store import PostgreSQLStore
 

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ...conf import get_settings
+from ...conf import cached_setting, get_settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +30,7 @@ _CONFLICTS = ("40001", "40P01", "55P03", "57014")
 _LONGEST_PAUSE = 1.0  #: seconds
 
 
+@cached_setting
 def alias() -> str:
     """Return the alias of the database that holds the durable rows."""
     return get_settings().database
