@@ -152,8 +152,8 @@ def send_event(
 ) -> str:
     """Send an event, in the open transaction if there is one; return its id.
 
-    *event* is a name, an EventType, or an Event that holds everything. *id* is an idempotency key: the same name and id
-    start functions once, and the first event's id is returned. *user* says who did it, *ts* when (a future moment
+    *event* is a name, an EventType, or an Event that holds everything. *id* is an idempotency key: events of one name
+    and id start functions once, and the first one's id is returned. *user* says who did it, *ts* when (a future moment
     delays what it starts), *v* is the version of its schema. Raises InvalidEvent, EncodingError, or OutsideTransaction
     while a transaction of another database is open, unless *outside_transaction* accepts that.
 
@@ -229,7 +229,7 @@ async def asend_events(events: Iterable[Event[Any]], *, outside_transaction: boo
 def send_signal(signal: str, data: Any = None) -> bool:
     """Give *data* to the step that waits for *signal*, in the open transaction if there is one; False if none waits.
 
-    *data* is what its ``step.wait_for_signal`` returns. Raises EncodingError, and DurableError for a name that
+    The step's ``step.wait_for_signal`` returns *data*. Raises EncodingError, and DurableError for a name that
     cannot be a signal's.
 
     Example::
@@ -248,7 +248,7 @@ async def asend_signal(signal: str, data: Any = None) -> bool:
 
 
 def get_run(run_id: UUID | str) -> RunHandle[Any]:
-    """Return the handle of a run: its status, its result, and what may be done to it. Raises RunNotFound.
+    """Return the handle of a run, which tells its status and result, and cancels and replays it. Raises RunNotFound.
 
     Example::
 
@@ -311,7 +311,7 @@ def replay_runs(
 
 
 def resolve_wait(run_id: UUID | str, step: str | tuple[str, int], data: Any = None) -> bool:
-    """Answer a step that waits: with an event of *data*, or with *data* as the result of the run that it invoked.
+    """Answer a step that waits: with an event of *data*, or with *data* as the result of its signal or invoked run.
 
     False if the step was settled or the run ended before. Raises RunNotFound, StepNotFound, NotWaiting, InvalidEvent
     and EncodingError.
@@ -358,7 +358,7 @@ def retry_run(run_id: UUID | str) -> bool:
 
 
 def export_history(run_id: UUID | str) -> dict[str, Any]:
-    """Return what is recorded of a run as a JSON document, for ``django_durable.testing.replay_history``.
+    """Return the history of a run as a JSON document, for ``django_durable.testing.replay_history``.
 
     It holds the run's event, and every step's result as it is stored. Raises RunNotFound.
 

@@ -26,7 +26,7 @@ class DurableConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Find every app's ``durable.py``, then connect what starts and carries its functions."""
+        """Find the ``durable.py`` of every app, then connect the triggers and the driver of its functions."""
         from . import checks, model_events, model_references  # noqa: F401
         from .core.functions import registry, run_handles
         from .drivers.base import get_driver
@@ -52,7 +52,7 @@ def _use_write_ahead_log(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> N
 
 
 def _forget_rows(**kwargs: Any) -> None:
-    """Forget which rows this process has seen: ``flush``, which tests use between them, deletes them."""
+    """Forget which rows this process has seen: ``flush``, which runs between tests, deletes them."""
     from .engine.events import index
     from .engine.runs import catalog
 

@@ -1,6 +1,7 @@
-"""The admin: functions, runs, events and waits to look at; runs can be cancelled and replayed.
+"""What does Django's admin show and let staff do?
 
-Another admin site shows the same after ``django_durable.admin.register(site)``.
+Functions, runs, events and waits have a list and a page for each row; runs have operations too. Another admin site
+shows these pages after ``django_durable.admin.register(site)``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pages of events: what they hold, which runs they started, and which waits they resolved."""
+"""The pages of events: their data, the runs that they started, and the waits that they resolved."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EventAdmin(ReadOnlyAdmin):
     search_help_text = gettext_lazy("An id, or a name or its beginning.")
 
     def for_list(self, queryset: QuerySet[Event]) -> QuerySet[Event]:
-        """Read events without their payloads, and which runs they started."""
+        """Read events without their payloads, and the runs that they started."""
         runs = Run.objects.only("id", "status", "function_id", "event_id")
         return queryset.defer("data", "user").prefetch_related(Prefetch("runs", runs))
 
@@ -60,7 +60,7 @@ class EventAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("ingested"))
     def ingested(self, event: Event) -> SafeString | str:
-        """Show when functions started, or that they have not yet."""
+        """Show when it was ingested, or that it was not yet."""
         if event.ingested_at is None:
             return status_mark("waiting", _("Not yet"))
         return moment_mark(event.ingested_at)
@@ -75,7 +75,7 @@ class EventAdmin(ReadOnlyAdmin):
         return self.links.run(run.id, text)
 
     def page(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
-        """Show its data, and what it did."""
+        """Show its data, the runs that it started and the waits that it resolved."""
         payloads = [(_("Data"), json_payload(obj.data))]
         if obj.user is not None:
             payloads.append((_("User"), json_payload(obj.user)))

@@ -1,4 +1,4 @@
-"""The pages of functions: what starts them, how they are tried again, and their latest runs."""
+"""The pages of functions: their triggers, their options and their latest runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FunctionAdmin(ReadOnlyAdmin):
     search_fields = ("id",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Function]:
-        """Add, where the code lost a function, how many runs wait for it."""
+        """Count the live runs of each function that the code lost."""
         live = Run.objects.filter(function_id=OuterRef("id"), status__in=LIVE).order_by().values("function_id")
         count = Subquery(live.annotate(count=Count("id")).values("count"))
         functions: QuerySet[Function] = super().get_queryset(request)
@@ -43,7 +43,7 @@ class FunctionAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("retries"))
     def retries(self, function: Function) -> object:
-        """Show how often a step is tried again."""
+        """Show how many attempts a step has after its first."""
         return _option(function, "retries", get_settings().retries)
 
     @admin.display(description=gettext_lazy("queue"))
@@ -53,7 +53,7 @@ class FunctionAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, function: Any) -> SafeString:
-        """Tell whether the code has it, how many runs wait for it if not, and whether it is paused."""
+        """Tell whether the code has it, how many runs are live if not, and whether it is paused."""
         if not function.in_code:
             text = ngettext("Not in code, %(live)d live run", "Not in code, %(live)d live runs", function.live or 0)
             return status_mark("cancelled", text % {"live": function.live or 0})

@@ -1,4 +1,4 @@
-"""The pages of open waits: which run waits for what, and until when."""
+"""The pages of open waits: the event, function or signal that a run waits for, and until when."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class WaitAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("condition"))
     def condition(self, wait: Wait) -> str:
-        """Show what the event must have, cut short."""
+        """Show the condition on the event, cut short."""
         return Truncator(condition_text(wait)).chars(100) or NOTHING
 
     @admin.display(description=gettext_lazy("until"))
@@ -90,7 +90,7 @@ class WaitAdmin(ReadOnlyAdmin):
 
 
 def condition_text(wait: Wait) -> str:
-    """Return what an event must have to resolve the wait, in one line."""
+    """Return the condition that an event meets to resolve the wait, in one line."""
     match = _("same %(path)s") % {"path": wait.match} if wait.match else ""
     return printable(" · ".join(filter(None, [match, wait.expression])))
 

@@ -1,4 +1,4 @@
-"""What the command line may say; argparse shows the errors and ends with exit code 2."""
+"""The arguments of the command line; argparse shows their errors and ends with exit code 2."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ def run_id(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no id of a run: give the full UUID that 'durable runs' prints") from None
+        raise ArgumentTypeError(
+            f"{text!r} is not the id of a run: give the full UUID that 'durable runs' prints"
+        ) from None
 
 
 def event_name(text: str) -> str:
-    """Return a name that events may be sent under."""
+    """Return a name that an event may have."""
     try:
         return check_sendable(text)
     except InvalidEvent as error:
@@ -38,7 +40,7 @@ def json_value(text: str) -> Any:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise ArgumentTypeError(
-            f"this is no JSON: {error.msg} at line {error.lineno}, column {error.colno} of {text[:200]!r}"
+            f"this is not JSON: {error.msg} at line {error.lineno}, column {error.colno} of {text[:200]!r}"
         ) from error
     except (ValueError, RecursionError) as error:
         # Too many digits in a number, or too many brackets in one another.
@@ -56,13 +58,13 @@ def json_object(text: str) -> dict[str, Any]:
 def limit(text: str) -> int:
     """Return how many runs to print."""
     if not text.isdecimal() or not 1 <= int(text) <= MOST_RUNS:
-        raise ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_RUNS}")
+        raise ArgumentTypeError(f"{text!r} is not a number from 1 to {MOST_RUNS}")
     return int(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the site listens; port 0 is any that is free."""
+    """The address that the site listens on; port 0 is any free port."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -73,10 +75,10 @@ def address(text: str) -> Address:
     """Return a port, or host and port: ``8000``, ``0.0.0.0:8000``, ``[::1]:8000``."""
     match = naiveip_re.match(text)
     if match is None or int(match["port"]) > 65535:
-        raise ArgumentTypeError(f"{text!r} is no port and no address:port pair, such as 8000 or 0.0.0.0:8000")
+        raise ArgumentTypeError(f"{text!r} is not a port or an address:port pair, such as 8000 or 0.0.0.0:8000")
     host = match["addr"] or Address().host
     return Address(host.strip("[]"), int(match["port"]), ipv6=match["ipv6"] is not None)
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ArgumentTypeError(f"{name} is no JSON; write null, or a text")
+    raise ArgumentTypeError(f"{name} is not JSON; write null, or a text")

@@ -1,4 +1,4 @@
-"""What the commands print: JSON for programs, or text and tables for people."""
+"""The output of the commands: JSON for programs, or text and tables for people."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from django.core.management.base import OutputWrapper
 
 WIDEST = 60  #: characters of a table's cell
-WIDEST_LAST = 160  #: characters of a cell in the last column, which pushes no other aside
+WIDEST_LAST = 160  #: characters of a cell in the last column, which pushes no other cell aside
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a command prints, and how."""
+    """The stream that a command prints to, and whether it prints JSON."""
 
     stream: OutputWrapper
     as_json: bool
@@ -43,7 +43,7 @@ def facts(lines: dict[str, object]) -> str:
 
 
 def one_line(value: object, limit: int) -> str:
-    """Return a value in one line of at most *limit* characters; what would steer a terminal is shown as escapes."""
+    """Return a value in one line of at most *limit* characters, with characters that steer a terminal escaped."""
     text = "" if value is None else " ".join(str(value).split())
     safe = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
     return safe if len(safe) <= limit else f"{safe[: limit - 3]}..."

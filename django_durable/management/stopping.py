@@ -1,4 +1,4 @@
-"""Ending a command that runs until it is told to stop."""
+"""Commands that run until a signal tells them to stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """Give an event that INT and TERM set. A second signal does what it did before: it ends the process at once."""
+    """Give an event that INT and TERM set. A second signal has its former effect: it ends the process at once."""
     stop = threading.Event()
 
     def tell(number: int, frame: FrameType | None) -> None:

@@ -50,7 +50,7 @@ class OperationForm(forms.Form):
         return ""
 
     def clean_data(self) -> Any:
-        """Read our tags, so that a decimal which was shown with its tag is a decimal again."""
+        """Read the tags of recorded values, so that a decimal that the form shows with its tag is a decimal again."""
         try:
             return from_json(self.cleaned_data["data"])
         except EncodingError as error:
@@ -66,7 +66,7 @@ class CancelForm(OperationForm):
 
 
 class ReplayForm(OperationForm):
-    """Asks from which step and with which data one run is replayed; of several runs, asks for nothing of the kind."""
+    """Asks from which step, and with which data, one run is replayed. Several runs are replayed from the start."""
 
     def add_fields(self) -> None:
         """Offer the steps and the data of one run; ask for a confirmation where a function wants one."""
@@ -88,7 +88,7 @@ class ReplayForm(OperationForm):
             self.fields["data"].help_text = _("Too long to be shown: leave it empty to keep it.")
 
     def arguments(self) -> dict[str, Any]:
-        """Return where the replay begins, the data if somebody changed them, and that a person has agreed."""
+        """Return where the replay begins, the data if somebody changed them, and the confirmation."""
         given = self.cleaned_data
         return {
             "from_step": given.get("from_step") or None,
@@ -98,7 +98,7 @@ class ReplayForm(OperationForm):
         }
 
     def details(self) -> str:
-        """Return from which step, and whether with other data."""
+        """Return the step that the replay begins with, and that its data are others."""
         arguments = self.arguments()
         step = _("From step %(step)s.") % {"step": arguments["from_step"]} if arguments["from_step"] else ""
         return f"{step} {_('With other data.') if arguments['data'] is not None else ''}"
@@ -150,7 +150,7 @@ def _step_field(steps: Any, first: tuple[str, str] | None = None) -> forms.Choic
 
 
 class _DataField(forms.JSONField):
-    """JSON; what Python cannot read, for its depth or its digits, is an error of the form, too."""
+    """JSON; text that Python cannot read, for its depth or its digits, is an error of the form too."""
 
     def to_python(self, value: Any) -> Any:
         """Return the value that the text writes."""
@@ -160,7 +160,7 @@ class _DataField(forms.JSONField):
             raise ValidationError(self.error_messages["invalid"], code="invalid", params={"value": ""}) from error
 
     def bound_data(self, data: Any, initial: Any) -> Any:
-        """Return what the form shows again."""
+        """Return the text or value that the form shows again."""
         try:
             return super().bound_data(data, initial)
         except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The pages of runs: where each stands, what it waits for, its steps and its failed attempts."""
+"""The pages of runs: their statuses, their waits, their steps and their failed attempts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST_DRAWN = 200  #: steps in the picture
 
 
 class RunAdmin(RunActions):
-    """Shows runs; what staff may do to them is in :mod:`.actions`."""
+    """Shows runs; :mod:`.actions` has the operations of staff."""
 
     list_display = ("state", "function_link", "short_id", "trigger", "about", "created", "duration", "steps", "note")
     list_filter = ("status", FunctionFilter)
@@ -44,14 +44,14 @@ class RunAdmin(RunActions):
         return super().get_queryset(request).defer("input", "output", "error")
 
     def for_list(self, queryset: QuerySet[Run]) -> QuerySet[Run]:
-        """Read what the list shows, and the first words of errors."""
+        """Read the columns of the list, and the first words of errors."""
         shown = queryset.select_related("event").only(*_LISTED, "event__name")
         return shown.annotate(error_head=head("error", LINE))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Run], search_term: str
     ) -> tuple[QuerySet[Run], bool]:
-        """Find by what has an index: ids, functions; else by the beginning of the event's name."""
+        """Find by the columns that have an index: an id, a function, or the beginning of the event's name."""
         if not search_term:
             return queryset, False
         run_id = as_uuid(search_term)
@@ -85,7 +85,7 @@ class RunAdmin(RunActions):
 
     @admin.display(description=gettext_lazy("summary"))
     def about(self, run: Run) -> str:
-        """Show what the run says of itself."""
+        """Show the summary that the run gave of itself."""
         return printable(run.summary) or NOTHING
 
     @admin.display(description=gettext_lazy("created"))
@@ -100,7 +100,7 @@ class RunAdmin(RunActions):
 
     @admin.display(description=gettext_lazy("waiting for / error"))
     def note(self, run: Any) -> str:
-        """Show what it waits for, which limit holds it, or why it failed."""
+        """Show the event or time that it waits for, the limit that holds it, or its error."""
         text = error_line(run.error_head) if run.error_head else printable(_waiting_for(run))
         return Truncator(text).chars(120) or NOTHING
 
@@ -170,7 +170,7 @@ _LISTED = (
 
 
 def _waits_row(waits: list[Wait]) -> list[object]:
-    """Return what a step waits for, which may be one of several events, in one row."""
+    """Return the waits of a step, which may wait for one of several events, as one row."""
     first, names = waits[0], _(" or ").join(printable(wait.name) for wait in waits)
     return [first.get_kind_display(), names, condition_text(first), moment_mark(first.expires_at)]
 
@@ -192,7 +192,7 @@ def _times(run: Run) -> list[Fact]:
     times = [
         Fact(_("Created"), moment_mark(run.created_at, spelled=True)),
         Fact(_("Started"), moment_mark(run.started_at, spelled=True) if run.started_at else ""),
-        Fact(_("Finished"), moment_mark(run.finished_at, spelled=True) if run.finished_at else ""),
+        Fact(_("Ended"), moment_mark(run.finished_at, spelled=True) if run.finished_at else ""),
         Fact(_("Duration"), elapsed((run.finished_at or clock.now()) - run.created_at)),
     ]
     if run.status == "waiting" and run.next_at:

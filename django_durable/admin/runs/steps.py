@@ -1,4 +1,4 @@
-"""What a run's page says of its steps and attempts: rows to lines, payloads cut by the database."""
+"""The steps and attempts on a run's page: rows become lines, with payloads that the database cuts."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _duration(start: datetime.datetime, end: datetime.datetime | None) -> str:
 def _next(row: Mapping[str, Any], links: Links) -> SafeString | str:
     if row["event_id"]:
         return links.event(row["event_id"])
-    # That of a branch which is planned or runs is when to look after it.
+    # A branch that is planned or runs has the moment at which the scheduler looks after it.
     is_own = row["kind"] != StepKind.BRANCH or row["status"] == StepStatus.WAITING
     if row["finished_at"] is None and row["next_at"] and is_own:
         return relative(row["next_at"])

@@ -1,4 +1,4 @@
-"""Rows to a picture: when each step waited and worked, as the geometry of an SVG. No database, no HTML."""
+"""The picture of a run: when each step waited and worked, as the geometry of an SVG. No database, no HTML."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ TICKS = 4  #: parts of the scale
 LONGEST_LABEL = 32
 _THINNEST = 0.4  #: per cent; thinner bars could not be seen
 
-Attempt = tuple[str, datetime.datetime, datetime.datetime]
+Attempt = tuple[str, datetime.datetime, datetime.datetime]  #: its status, start and end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """What is known of one step; open ends are None. *attempts*: status, start and end of those that became no memo."""
+    """The times of one step; open ends are None. *attempts* are those that did not become the memo."""
 
     label: str
     status: str
@@ -70,7 +70,7 @@ class Timeline:
 def draw(spans: Sequence[Span], began: datetime.datetime, ended: datetime.datetime) -> Timeline:
     """Place each span on a scale from *began* to *ended*.
 
-    A row is a pause from when the step was first reached until it was done, with its attempts on top.
+    A row is a pause from the first reach of the step until its end, with its attempts on top.
     """
     scale = _Scale(began, max(ended - began, datetime.timedelta(milliseconds=1)))
     rows = [_row(span, scale, (index + 1) * ROW, ended) for index, span in enumerate(spans)]

@@ -1,4 +1,4 @@
-"""The steps of a run as a tree: groups, the branches of each, and what these did."""
+"""The steps of a run as a tree: groups, their branches, and the steps of each branch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What the line of a group, and those of its branches, say of it."""
+    """The facts of a group for its line and for the lines of its branches."""
 
     mode: str
     is_decided: bool
@@ -60,7 +60,7 @@ def _group(mode: str, status: str, winner: int | None, branches: int, done: int)
 
 
 def as_tree(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with each group's branches below it, and what each branch did below that."""
+    """Return the rows in the order of the tree: each group, its branches below it, and their steps below them."""
     known = {row["key"] for row in rows}
     below: dict[bytes | None, list[Row]] = {}
     for row in rows:
@@ -75,7 +75,7 @@ def _walk(below: Mapping[bytes | None, Sequence[Row]], parent: bytes | None) -> 
 
 
 def depth(row: Row) -> int:
-    """Return how many groups and branches a step is inside of."""
+    """Return how many groups and branches are around a step."""
     around = 2 * (row["branch"].count(">") + 1) if row["branch"] else 0
     return min(int(around + (row["kind"] == StepKind.BRANCH)), DEEPEST)
 
@@ -83,7 +83,7 @@ def depth(row: Row) -> int:
 def title(row: Row, groups: Groups) -> str:
     """Return a step's name, with its ordinal where the name is used again and for the items of a map.
 
-    One that the run's code did not ask for in the end is marked as unused.
+    A step that the run's code did not ask for in the end is marked as unused.
     """
     group = groups.get(row["parent_key"]) if row["kind"] == StepKind.BRANCH else None
     is_item = group is not None and group.mode == GroupMode.MAP

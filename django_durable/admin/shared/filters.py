@@ -1,4 +1,4 @@
-"""Filters that never read a column of millions of rows to know their choices."""
+"""Filters that know their choices without reading a column of millions of rows."""
 
 from __future__ import annotations
 

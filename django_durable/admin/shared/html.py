@@ -1,4 +1,4 @@
-"""Small pieces of HTML: statuses, moments, links. Everything that comes from data is escaped."""
+"""Small pieces of HTML: statuses, moments, links. All data in them are escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all pages share: they show and change nothing, on the durable database, and never count millions of rows."""
+"""The pages' base: they read the durable database, change nothing, and never count millions of rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .paginators import CappedChangeList, EstimatingPaginator
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A line of a page's head: *label* and *value*, text or safe HTML."""
+    """A line of a page's head: a label and its value, which is text or safe HTML."""
 
     label: str
     value: object
@@ -31,7 +31,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of a page: what it holds, its columns, and rows whose first cell is their head."""
+    """A table of a page. The first cell of each row is the row's head."""
 
     caption: str
     columns: list[str]
@@ -40,7 +40,7 @@ class Table:
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Lists and shows rows; subclasses say what a page shows in :meth:`page`."""
+    """Lists and shows rows; subclasses fill a page in :meth:`page`."""
 
     list_max_show_all = 200
     list_per_page = 50
@@ -75,11 +75,11 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().get_queryset(request).using(get_settings().database)
 
     def for_list(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Return the rows of a list with what it shows of each, and without payloads."""
+        """Return the rows of a list with the columns that it shows, and without payloads."""
         return queryset
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        """Return the list that asks :meth:`for_list` and knows of capped counts."""
+        """Return the list that asks :meth:`for_list` and shows capped counts."""
         return CappedChangeList
 
     def page(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
@@ -98,13 +98,13 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return self.render(request, self.page_template, obj, {**self.page(request, obj), **(extra_context or {})})
 
     def missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Say that there is no such object, as the admin does it."""
+        """Say that no such object exists, as Django's own pages do."""
         text = _("There is no %(name)s %(id)s. Perhaps it was deleted.")
         self.message_user(request, text % {"name": self.opts.verbose_name, "id": object_id}, messages.WARNING)
         return HttpResponseRedirect(reverse("admin:index", current_app=self.admin_site.name))
 
     def render(self, request: HttpRequest, template: str, obj: Model | None, context: dict[str, Any]) -> HttpResponse:
-        """Return *template* with *context* and what every page of an admin site needs."""
+        """Return *template* with *context* and the context of every page of an admin site."""
         request.current_app = self.admin_site.name
         site = {**self.admin_site.each_context(request), "opts": self.opts, "media": self.media, "object": obj}
         return TemplateResponse(request, template, {**site, **context})

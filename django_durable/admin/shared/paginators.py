@@ -1,4 +1,4 @@
-"""Counting rows without reading millions of them."""
+"""Paginators that count rows without reading millions of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded values and errors as text for people: readable, capped, never an error page. Templates escape it."""
+"""Recorded values and errors as text for people: readable, capped, never an error page. Templates escape the text."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def heads(*columns: str, limit: int) -> dict[str, Expression]:
 def head(column: str, limit: int) -> Expression:
     """Return an annotation that reads the first *limit* characters of a text column.
 
-    What goes through a codec is read whole: it has no beginning until it is decoded.
+    A column that goes through a codec is read whole: it has no beginning until it is decoded.
     """
     if get_codec() is None:
         return Left(column, limit)
@@ -66,7 +66,7 @@ class _HeadField(PayloadField):
         self.limit = limit
 
     def get_db_converters(self, connection: BaseDatabaseWrapper) -> list[Any]:
-        """Return what opens the stored text and cuts it."""
+        """Return the converters that open the stored text and cut it."""
         return [*super().get_db_converters(connection), self._cut]
 
     def _cut(self, value: str | None, expression: Any, connection: BaseDatabaseWrapper) -> str | None:
@@ -78,7 +78,7 @@ class _HeadField(PayloadField):
 
 
 def _read(row: Mapping[str, Any], column: str) -> tuple[str | None, int]:
-    """Return the first characters of a column that :func:`heads` read, and the size of all."""
+    """Return the first characters of a column that :func:`heads` read, and the size of the whole."""
     text = row[f"{column}_head"]
     return text, getattr(text, "size", row[f"{column}_size"])
 
@@ -97,13 +97,13 @@ def json_payload(value: Any) -> Payload:
     """Return a value of a JSON column, laid out and cut at the greatest length."""
     try:
         text = printable(_indented(value))
-    except EncodingError:  # written by hand
+    except EncodingError:  # Somebody wrote it by hand.
         text = printable(json.dumps(value, ensure_ascii=False, indent=2))
     return Payload(text[:LONG], max(0, len(text) - LONG))
 
 
 def stored_error(row: Mapping[str, Any]) -> ErrorInfo | None:
-    """Return the column ``error`` that :func:`heads` read, as far as it was read."""
+    """Return the part of the column ``error`` that :func:`heads` read."""
     head, size = _read(row, "error")
     if head is None:
         return None
@@ -120,7 +120,7 @@ def error_line(head: str | None) -> str:
 
 
 def printable(text: str) -> str:
-    """Show what no page takes, or what misleads readers, as escapes: NUL, controls, surrogates, bidi overrides."""
+    """Escape the characters that no page takes or that mislead readers: NUL, controls, surrogates, bidi overrides."""
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
@@ -154,7 +154,7 @@ def _printable_error(error: ErrorInfo) -> ErrorInfo:
 
 
 def _beginning(head: str) -> tuple[str, str, str]:
-    """Return class, message and traceback of an error whose text was cut, as far as they were read."""
+    """Return the parts of class, message and traceback that a cut text of an error holds."""
     match = _ERROR_HEAD.match(head)
     if match is None:
         return "", printable(head), ""

@@ -1,4 +1,4 @@
-"""Handles of runs: what code that started a run may ask of it. The engine, once it is connected, answers."""
+"""Handles of runs: code that started a run asks for its state and its result. The engine answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..durations import parse_duration
 from ..replay.operations import return_annotation
 from ..values import encoding, errors
 from . import registry
-from .run_statuses import RunStatus
+from .run_statuses import ENDED, RunStatus
 
 if TYPE_CHECKING:
     from ..durations import Duration
@@ -35,9 +35,13 @@ class RunState:
 
     function_id: str
     status: str
-    has_ended: bool
     output: str | None
     error: str | None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run goes no further."""
+        return self.status in ENDED
 
 
 class Engine(Protocol):
@@ -59,7 +63,7 @@ class Engine(Protocol):
         """Return the result that a project's hooks recorded as *value*."""
 
     def is_in_transaction(self) -> bool:
-        """Tell whether a transaction is open, so that what was started in it has not begun."""
+        """Tell whether a transaction is open, so that a run started in it has not begun."""
 
     def in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """Call a function that uses the database from async code."""
@@ -69,7 +73,7 @@ _engine: Engine | None = None
 
 
 def connect(engine: Engine) -> None:
-    """Let *engine* answer from now on."""
+    """Let *engine* answer handles from now on."""
     global _engine
     _engine = engine
 

@@ -1,7 +1,7 @@
 """Interventions: people answer a wait or let it time out, end a sleep, or skip a back-off.
 
 Each one locks the run, under which nobody else settles a step of it, and looks only then. Of two people, or of a person
-and an event, the first one counts, and the other one learns so.
+and an event, the first one counts, and the other one is told.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _store_answer(step: Step, data: Any) -> Event:
 
 
 def time_out_wait(run_id: UUID, step: StepName) -> bool:
-    """Let a step that waits for an event or an invoked run time out now; an invoked run goes on.
+    """Let a step that waits for an answer time out now; a run that it invoked goes on.
 
     False if the step was settled or the run ended before. Raises RunNotFound, StepNotFound and NotWaiting.
     """
@@ -80,7 +80,7 @@ def _settle_wait(run_id: UUID, step: StepName, resolution: Callable[[Step], Reso
 
 
 def _find(run_id: UUID, step: StepName) -> Step:
-    """Return the step that is meant: one that waits, where several branches have such a step."""
+    """Return the step of that name, and where several branches have one, a step that waits."""
     rows = list(Step.objects.using(alias()).filter(named(step), run_id=run_id).defer("output", "error").in_order())
     if not rows:
         raise not_found(run_id, step)
@@ -90,7 +90,7 @@ def _find(run_id: UUID, step: StepName) -> Step:
 def wake_run(run_id: UUID) -> bool:
     """End the sleep of a run now; False if it does not wait at all. Raises RunNotFound and NotWaiting.
 
-    A run that waits for a worker whose code has its function is looked at again.
+    A run that waits for a worker whose code has its function is offered to the workers again.
     """
 
     def wake(run: Run) -> list[ReadyRun]:
@@ -113,7 +113,7 @@ def retry_run(run_id: UUID) -> bool:
         store, rehint = get_store(), get_settings().rehint
         put_off = _open_steps(run_id, *ATTEMPTED)
         branches = [(run_id, key) for key in put_off.values_list("parent_key", flat=True) if key]
-        # A branch of a map is a step itself, and other branches' own code is tried again, too.
+        # A branch of a map is tried again as a step is, and the code of other branches as a handler's is.
         branches += [(run_id, key) for key in _retried_branches(run_id).values_list("key", flat=True)]
         if not put_off.update(next_at=DatabaseNow()) and not branches and run.waiting_kind != "retry":
             raise _not_waiting(run_id, "another attempt")

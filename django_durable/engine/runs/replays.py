@@ -1,4 +1,4 @@
-"""Replays: new runs of what ran before, with the same input or another, from the start or from a step."""
+"""Replays: new runs in the place of old ones, with their input or another, from the start or from a step."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ def replay(
 ) -> UUID:
     """Start a new run of the same function; it points at the old one, which stays as it is. Return its id.
 
-    It has the old run's trigger and input, or *data* as its event's data. With *from_step* it begins with all that was
-    recorded before that step; the step and what was recorded after it is executed again. *confirmed* allows what the
-    function registers with ``replay="confirm"``. The same *once* starts one run, and later calls return its id.
+    It has the old run's trigger and input, or *data* as its event's data. With *from_step* it begins with every step
+    that was recorded before that one; the step, and every step recorded after it, is executed again. A function that is
+    registered with ``replay="confirm"`` is replayed if *confirmed*. Calls with one *once* start one run and return its
+    id.
 
     Raises RunNotFound, StepNotFound, ReplayRefused, EncodingError, and ConfigurationError for a lost function.
     """
@@ -84,7 +85,7 @@ def _read(run_ids: Sequence[UUID]) -> list[Run]:
 
 
 def _check(runs: Sequence[Run], wish: _Wish) -> dict[UUID, int]:
-    """Raise what speaks against replaying these runs; return how many memos each of the new ones begins with."""
+    """Check that these runs may be replayed; return how many memos each of the new ones begins with."""
     for run in runs:
         _check_allowed(registry.find(run.function_id), wish.confirmed)
         if wish.input is not None:
@@ -101,7 +102,7 @@ def _check_allowed(function: DurableFunction[Any, Any], confirmed: bool) -> None
 
 
 def _check_readable(run: Run, input: str) -> None:
-    # The engine's own events, such as that of a failure, have data of a shape.
+    # Each of the engine's own events, such as a failure's, has data of a shape of its own.
     try:
         stored_events.event_of(
             stored_events.trigger_of_run(Run(id=run.id, event=run.event, input=input, created_at=run.created_at))
@@ -127,7 +128,7 @@ def _recorded_before(step: StepName, runs: Sequence[Run]) -> dict[UUID, int]:
 
 
 def _ends_of_groups_around(step: Step) -> list[int]:
-    """Return when groups were settled that the step's branch is part of: a race may leave the step of a loser open."""
+    """Return when the groups around the step's branch were settled: a race may leave the step of a loser open."""
     groups = Step.objects.using(alias()).filter(run_id=step.run_id, key__in=groups_around(step.path or step.branch))
     return [seq for seq in groups.values_list("seq", flat=True) if seq is not None]
 
@@ -148,9 +149,9 @@ def _new_runs(old: Iterable[Run], wish: _Wish, kept: Mapping[UUID, int]) -> list
 
 @retried
 def _store(runs: list[Run]) -> list[UUID]:
-    """Store new runs with the batches and memos of those that they replay; return their ids.
+    """Store new runs with the batches and memos of the runs that they replay; return their ids.
 
-    A second try finds its own and adds none; one that was asked for before stands for the new one.
+    A second try finds its own runs and adds none. A run that was asked for before stands in place of the new one.
     """
     with atomic():
         ready = store_runs(runs)

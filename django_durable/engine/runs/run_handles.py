@@ -1,4 +1,4 @@
-"""The engine's side of :mod:`django_durable.core.functions.run_handles`: what a handle asks, answered from the rows."""
+"""The engine's side of :mod:`django_durable.core.functions.run_handles`: answers to handles, from the rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...core.values import encoding
 from ...core.values.coercion import fields_of
 from ...exceptions import InvalidEvent, RunNotFound
 from ...middleware import get_hooks
-from ...models import ENDED, Run
+from ...models import Run
 from ..events import sending
 from ..store import stored_events
 from ..store.step_names import StepName
@@ -63,7 +63,7 @@ class StoredRuns(Engine):
         if row is None:
             raise RunNotFound(run_id)
         function_id, status, output, error = row
-        return RunState(function_id, status, status in ENDED, open_text(output), open_text(error))
+        return RunState(function_id, status, open_text(output), open_text(error))
 
     def cancel(self, run_id: str, reason: str) -> bool:
         """Cancel the run; False if it had ended."""
@@ -82,7 +82,7 @@ class StoredRuns(Engine):
         return is_open(0)
 
     def in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        """Call from async code what uses the database, in the thread that has its connection."""
+        """Call a function that uses the database from async code, in the thread that has the connection."""
         return sync_to_async(call)(*args, **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""``manage.py durable``: run, look at and manage durable functions. Each sub-command is a module of its own."""
+"""``manage.py durable``: run, look at and manage durable functions, with a sub-command for each task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Command(BaseCommand):
     """Hand over to a sub-command. Exit codes: 0 done, 1 not found or refused, 2 wrong usage."""
 
     help = "Run, look at and manage durable functions."
-    # "manage.py check" runs them; here they would advise "durable dev" itself to run "durable dev".
+    # "manage.py check" runs the checks; one would advise "durable dev" to run "durable dev".
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -34,7 +34,7 @@ class Command(BaseCommand):
             subparser = subparsers.add_parser(name, help=_first_sentence(module.HELP), description=module.HELP)
             subparser.add_argument("--json", action="store_true", help="Print JSON.")
             for option, settings in _EVERYWHERE.items():
-                # Django reads these before the sub-command does; here they only may stand behind it, too.
+                # Django has read these options already; the sub-command only lets them stand behind its name too.
                 subparser.add_argument(option, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **settings)
             module.add_arguments(subparser)
 
@@ -42,7 +42,7 @@ class Command(BaseCommand):
         """Run the chosen sub-command."""
         module, output = SUBCOMMANDS[options["subcommand"]], Output(self.stdout, options["json"])
         if options["json"]:
-            # What Django itself prints must not stand between lines of JSON.
+            # Messages of Django itself must not stand between lines of JSON.
             self.stdout = self.stderr
         if options["subcommand"] in ("dev", "scheduler"):
             self.check_migrations()

@@ -1,4 +1,4 @@
-"""The sub-commands of ``manage.py durable``, by name."""
+"""Which sub-commands does ``manage.py durable`` have?"""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from . import dev, export, functions, operations, runs, scheduler, send, show, s
 
 
 class SubCommand(Protocol):
-    """The names that the module of a sub-command has, or an object in its place."""
+    """A sub-command: a module, or an object in its place."""
 
     HELP: str
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Say what the command line may hold."""
+        """Declare the arguments of the command line."""
 
     def run(self, options: Mapping[str, Any], output: Output) -> None:
-        """Do it; a DurableError or a CommandError ends with exit code 1."""
+        """Run it; a DurableError or a CommandError ends with exit code 1."""
 
 
 SUBCOMMANDS: Mapping[str, SubCommand] = {

@@ -28,13 +28,13 @@ HELP = "Serve the site and run functions in one process, without a broker. For d
 
 
 class Server(ThreadedWSGIServer):
-    """Django's own server for development; a second one on the same port is refused on every system."""
+    """Django's own server for development; every system refuses a second one on its port."""
 
     allow_reuse_port = False
 
 
 def add_arguments(parser: CommandParser) -> None:
-    """Take where to listen."""
+    """Take the address to listen on."""
     parser.add_argument(
         "address", metavar="ADDRPORT", type=address, nargs="?", default=Address(), help="Port, or address:port (8000)."
     )
@@ -65,9 +65,9 @@ def _schedule(stop: threading.Event) -> None:
 
 
 def _end_process() -> None:
-    """End here: Python itself would wait for bodies of steps that are still at work, however long they take.
+    """End here: Python itself would wait for the functions of steps that are still at work, however long they take.
 
-    Nothing is lost. Such a body runs again once its lease is over, as after any crash.
+    Nothing is lost. Such a function runs again once its lease is over, as after any crash.
     """
     sys.stdout.flush()
     sys.stderr.flush()

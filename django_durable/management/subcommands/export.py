@@ -1,4 +1,4 @@
-"""``durable export RUN``: print what is recorded of a run, for tests against new code."""
+"""``durable export RUN``: print the history of a run, for tests against new code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...engine.runs import histories
 from ..arguments import run_id
 from ..outputs import Output
 
-HELP = "Print what is recorded of a run as JSON, for tests that replay it against new code."
+HELP = "Print the history of a run as JSON, for tests that replay it against new code."
 
 
 def add_arguments(parser: CommandParser) -> None:

@@ -32,7 +32,7 @@ class OperationCommand:
         return {"step": options["step"]} if self.operation.takes_step else {}
 
     def run(self, options: Mapping[str, Any], output: Output) -> None:
-        """Do the operation, and print the run, or the new one that a replay starts; refuse if it is too late."""
+        """Do the operation and print the run, or the new one that a replay starts; refuse if it is too late."""
         shown = self.operation.do_or_raise(options["run"], **self.arguments(options))
         document = run_document(find_run(shown))
         done = capfirst(str(self.operation.done))
@@ -58,12 +58,12 @@ class Replay(OperationCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Take the run's id, and how the new run differs."""
         super().add_arguments(parser)
-        parser.add_argument("--from-step", metavar="STEP", help="Keep what was recorded before this step: id, or id#2.")
+        parser.add_argument("--from-step", metavar="STEP", help="Keep the steps recorded before this one: id, or id#2.")
         parser.add_argument("--data", metavar="JSON", type=json_value, help="Data in place of the data of its event.")
         parser.add_argument("--yes", action="store_true", help="Confirm, where the function asks for a confirmation.")
 
     def arguments(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return how the new run differs, and that a person has agreed."""
+        """Return how the new run differs, and the confirmation."""
         return {"from_step": options["from_step"], "data": options["data"], "confirmed": options["yes"]}
 
 
@@ -93,5 +93,5 @@ _COMMANDS: Mapping[str, type[OperationCommand]] = {"cancel": Cancel, "replay": R
 COMMANDS = {
     operation.name: _COMMANDS.get(operation.name, OperationCommand)(operation)
     for operation in OPERATIONS.values()
-    if operation is not TIME_OUT  # ``resolve --time-out`` does it.
+    if operation is not TIME_OUT  # It is the option ``--time-out`` of ``resolve``.
 }

@@ -18,7 +18,7 @@ HELP = "List the latest runs, newest first."
 
 
 def add_arguments(parser: CommandParser) -> None:
-    """Take what narrows the list."""
+    """Take the conditions that narrow the list."""
     parser.add_argument("--status", choices=[status.value for status in RunStatus], help="Only runs of this status.")
     parser.add_argument("--function", metavar="APP/SLUG", help="Only runs of this function.")
     parser.add_argument("--limit", metavar="N", type=limit, default=20, help="At most so many (20).")

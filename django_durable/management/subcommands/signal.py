@@ -17,11 +17,11 @@ HELP = "Give data to the step that waits for a signal."
 def add_arguments(parser: CommandParser) -> None:
     """Take the signal's name and data."""
     parser.add_argument("name", metavar="NAME", help="The signal's name, as the step waits for it.")
-    parser.add_argument("data", metavar="JSON", type=json_value, nargs="?", help="What the step gets; null if none.")
+    parser.add_argument("data", metavar="JSON", type=json_value, nargs="?", help="The data for the step; null if none.")
 
 
 def run(options: Mapping[str, Any], output: Output) -> None:
-    """Send the signal; refuse if nobody waits for it."""
+    """Send the signal; refuse if no step waits for it."""
     name = options["name"]
     if not wait_for_signal.send(name, options["data"]):
         raise CommandError(

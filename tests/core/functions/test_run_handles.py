@@ -21,9 +21,7 @@ from django_durable.exceptions import (
 
 
 def state(status: str, **values: Any) -> RunState:
-    has_ended = status not in ("queued", "running", "waiting")
-    first = {"function_id": "shop/nothing", "has_ended": has_ended, "output": None, "error": None}
-    return RunState(status=status, **first | values)
+    return RunState(**{"function_id": "shop/nothing", "status": status, "output": None, "error": None, **values})
 
 
 class Script:

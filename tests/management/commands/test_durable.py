@@ -30,7 +30,7 @@ def test_a_malformed_id_is_wrong_usage(durable: Durable, subcommand: str) -> Non
     answer = durable(subcommand, "0199a1b2")
 
     assert answer.code == 2
-    assert "'0199a1b2' is no id of a run" in answer.stderr
+    assert "'0199a1b2' is not the id of a run" in answer.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["nothing"], ["runs", "--colour"]])

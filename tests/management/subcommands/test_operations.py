@@ -90,7 +90,7 @@ def test_a_replay_takes_other_data(durable: Durable) -> None:
     ("arguments", "code", "hint"),
     [
         (["--from-step", "chrage"], 1, "has no step 'chrage'; its steps are 'reserve', 'charge', 'packed'"),
-        (["--data", "{"], 2, "this is no JSON"),
+        (["--data", "{"], 2, "this is not JSON"),
     ],
 )
 def test_what_cannot_be_is_refused(durable: Durable, arguments: list[str], code: int, hint: str) -> None:

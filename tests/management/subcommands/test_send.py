@@ -29,7 +29,7 @@ def test_send_prints_the_bare_id_for_people(durable: Durable) -> None:
     [
         (["shop/order.paid", '{"seat": }'], "line 1, column 10"),
         (["shop/order.paid", "[1]"], "is an object"),
-        (["shop/order.paid", '{"total": NaN}'], "NaN is no JSON"),
+        (["shop/order.paid", '{"total": NaN}'], "NaN is not JSON"),
         (["durable/order.paid", "{}"], "reserved"),
         (["", "{}"], "must be text"),
         ([], "NAME"),
