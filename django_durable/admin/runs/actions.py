@@ -39,7 +39,7 @@ def _on_selected(operation: Operation) -> Action:
 
     @admin.action(
         description=format_lazy(gettext_lazy("{verb} selected runs"), verb=operation.label),
-        permissions=[operation.name],
+        permissions=[page_of(operation)],
     )
     def act(model_admin: RunActions, request: HttpRequest, queryset: QuerySet[Run]) -> HttpResponse | None:
         return model_admin.act_on_selected(request, queryset, operation)
@@ -133,7 +133,7 @@ class RunActions(ReadOnlyAdmin):
 
 # Django asks the method of that name whether a person is offered an action that has a permission.
 for _operation in OPERATIONS.values():
-    setattr(RunActions, f"has_{_operation.name}_permission", partialmethod(RunActions.may, operation=_operation))
+    setattr(RunActions, f"has_{page_of(_operation)}_permission", partialmethod(RunActions.may, operation=_operation))
 
 
 def _question(operation: Operation, count: int) -> str:
@@ -152,5 +152,5 @@ def _report(operation: Operation, count: int) -> str:
 
 def _note(operation: Operation, run: Run, shown: UUID) -> str:
     """Return the words of the run's history for an operation that led to the run *shown*."""
-    note = _("%(done)s.") if shown == run.id else _("%(done)s as %(run)s.")
-    return note % {"done": capfirst(str(operation.done)), "run": shown}
+    done = capfirst(str(operation.done))
+    return f"{done}." if shown == run.id else _("%(done)s as %(run)s.") % {"done": done, "run": shown}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 
+from django_durable.admin.runs.forms import OperationForm, StepForm, form_of
 from django_durable.core.functions.functions import function
 from django_durable.core.functions.steps import Step as StepObject
 from django_durable.core.replay.operations import step_key
+from django_durable.engine.runs.operations import TIME_OUT, WAKE
 from django_durable.models import Run, Step
 from tests.admin.conftest import Staff
 from tests.admin.rows import make_event, make_run, make_step, make_wait
@@ -62,6 +65,11 @@ def ended(**values: Any) -> Run:
 
 def log() -> str:
     return LogEntry.objects.get().get_change_message()
+
+
+def test_an_operation_without_arguments_of_its_own_needs_no_form_of_its_own() -> None:
+    assert form_of(replace(WAKE, name="pause")) is OperationForm
+    assert form_of(replace(TIME_OUT, name="skip")) is StepForm
 
 
 # Replay
