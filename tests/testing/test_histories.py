@@ -276,9 +276,9 @@ def test_no_database_is_touched(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("history", "message"),
     [
-        ("no JSON", "This is no JSON"),
-        ("[]", "no history of format 1"),
-        ({"format": 2}, "no history of format 1"),
+        ("no JSON", "This is not JSON"),
+        ("[]", "not a history of format 1"),
+        ({"format": 2}, "not a history of format 1"),
         ({"format": 1, "run": "x"}, "run x cannot be read .*'function'"),
         ({"format": 1, "run": "x", "function": "a", "event": None}, "run x cannot be read .*TypeError"),
     ],

@@ -20,7 +20,6 @@ from ...managers import DatabaseNow
 from ...models import Event, MatchPath
 from ..store import stored_events
 from ..store.page_sizes import first_page
-from ..store.portable.lookups import later_than
 from ..store.rows import EventRow
 from ..store.stores import get_store
 from ..store.transactions import alias, atomic
@@ -60,7 +59,7 @@ def _announced_path(pattern: str, path: str) -> MatchPath:
 def _backfill(row: MatchPath) -> None:
     after = (datetime.datetime.min.replace(tzinfo=datetime.UTC), UUID(int=0))
     while True:
-        rows = named([row.name]).filter(later_than(after)).order_by("ingested_at", "id")
+        rows = named([row.name]).filter(stored_events.later_than(after)).order_by("ingested_at", "id")
         page, more = first_page(rows, "data", "user", page=PAGE)
         paths = {row.name: [(row.path, row.pk)]}
         found = [stored_events.event_row(event) for event in page]

@@ -79,11 +79,11 @@ def end_branch(claim: Claim, end: BranchEnd, next_claim: NextClaim | None) -> En
     """
     store, rehint = get_store(), get_settings().rehint
     if not end.race:
-        return store.finish_branch(claim, end, rehint=rehint, next_claim=next_claim)
+        return store.end_branch(claim, end, rehint=rehint, next_claim=next_claim)
     with atomic():
         store.lock([claim.run_id])
         children = set(_children([claim.run_id]))
-        result = store.finish_branch(claim, end, rehint=rehint)
+        result = store.end_branch(claim, end, rehint=rehint)
         lost = children - set(_children([claim.run_id]))
         if lost:
             _cancel_tree(sorted(lost), "The branch that invoked it lost a race")

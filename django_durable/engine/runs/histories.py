@@ -11,12 +11,13 @@ from uuid import UUID
 
 from ...core.events.events import Event
 from ...core.replay.groups import branch_key
-from ...core.replay.operations import Memo, StepKind, StepStatus, step_key
+from ...core.replay.operations import Memo, step_key
 from ...exceptions import DurableError, RunNotFound
 from ...models import Run, Step
 from ..store import stored_events
 from ..store.rows import EventRow
 from ..store.step_names import title
+from ..store.stored_memos import COLUMNS, memo_of
 from ..store.stores import get_store
 from ..store.transactions import alias
 
@@ -97,12 +98,14 @@ class History:
 def read(document: Mapping[str, Any]) -> History:
     """Return the history that :func:`export` wrote; DurableError if *document* is none."""
     if document.get("format") != FORMAT:
-        raise DurableError(f"This is no history of format {FORMAT}: write it with export_history() or 'durable export'")
+        raise DurableError(
+            f"This is not a history of format {FORMAT}: write it with export_history() or 'durable export'"
+        )
     try:
         return History(
             run_id=document["run"],
             function_id=document["function"],
-            event=_event(document["event"]),
+            event=stored_events.event_of(_event_row(document["event"])),
             attempt=document["attempt"],
             memos=[(_title(step), _memo(step)) for step in document["steps"]],
         )
@@ -113,18 +116,16 @@ def read(document: Mapping[str, Any]) -> History:
         ) from None
 
 
-def _event(document: Mapping[str, Any]) -> Event:
-    return stored_events.event_of(
-        EventRow(
-            id=UUID(document["id"]),
-            name=document["name"],
-            data=document["data"],
-            user=document["user"],
-            v=document["v"],
-            ts=datetime.datetime.fromisoformat(document["ts"]),
-            received_at=datetime.datetime.fromisoformat(document["received_at"]),
-            ingested_at=None,
-        )
+def _event_row(document: Mapping[str, Any]) -> EventRow:
+    return EventRow(
+        id=UUID(document["id"]),
+        name=document["name"],
+        data=document["data"],
+        user=document["user"],
+        v=document["v"],
+        ts=datetime.datetime.fromisoformat(document["ts"]),
+        received_at=datetime.datetime.fromisoformat(document["received_at"]),
+        ingested_at=None,
     )
 
 
@@ -134,19 +135,15 @@ def _title(step: Mapping[str, Any]) -> str:
 
 
 def _memo(step: Mapping[str, Any]) -> Memo:
-    return Memo(
-        key=branch_key(step["path"]) if step["path"] else step_key(step["branch"], step["name"], step["ordinal"]),
-        name=step["name"],
-        kind=StepKind(step["kind"]),
-        status=StepStatus(step["status"]),
-        output=step["output"],
-        error=step["error"],
-        attempt=step["attempt"],
-        next_at=_moment(step["next_at"]),
-        finished_at=_moment(step["finished_at"]),
-        event=_event(step["event"]) if step["event"] else None,
-        seq=step["seq"],
-    )
+    path = step["path"]
+    columns = {
+        **step,
+        "key": branch_key(path) if path else step_key(step["branch"], step["name"], step["ordinal"]),
+        "next_at": _moment(step["next_at"]),
+        "finished_at": _moment(step["finished_at"]),
+    }
+    event = _event_row(step["event"]) if step["event"] else None
+    return memo_of(*(columns[name] for name in COLUMNS), event=event)
 
 
 def _moment(text: str | None) -> datetime.datetime | None:
@@ -158,5 +155,5 @@ def parse(text: str) -> History:
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise DurableError(f"This is no JSON: {error}") from None
+        raise DurableError(f"This is not JSON: {error}") from None
     return read(document if isinstance(document, dict) else {})

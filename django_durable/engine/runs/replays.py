@@ -11,11 +11,11 @@ from ...conf import get_settings
 from ...core.functions import registry
 from ...core.functions.functions import DurableFunction
 from ...core.replay.groups import groups_around
+from ...core.replay.operations import SETTLED
 from ...core.values import encoding
 from ...exceptions import ReplayRefused, RunNotFound
 from ...models import BatchedEvent, Run, Step
 from ..store import stored_events
-from ..store.portable.runs import SETTLED
 from ..store.step_names import StepName, named, not_found
 from ..store.transactions import alias, atomic, retried
 from .starting import announce, new_run, store_runs

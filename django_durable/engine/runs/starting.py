@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -14,15 +13,12 @@ from ...conf import get_settings
 from ...core.ids import uuid7
 from ...drivers.base import get_driver
 from ...managers import DatabaseNow
-from ...models import Run
-from ..store.portable.runs import claimed_from_the_start
-from ..store.rows import Claim, EventRow, NextClaim, ReadyRun
+from ...models import Run, RunStatus
+from ..store.rows import NextClaim, ReadyRun
 from ..store.stores import get_store
 from ..store.transactions import alias
 from . import catalog
 from .catalog import AnyFunction
-
-_NO_COLUMNS = ("run_id", "now", "event", "key", "path")  #: fields of a claim that are not as in the run's row
 
 
 def new_run(function: AnyFunction, **values: Any) -> Run:
@@ -54,13 +50,10 @@ def store_runs(runs: Iterable[Run]) -> list[ReadyRun]:
 def take_one(runs: Iterable[Run], next_claim: NextClaim) -> Run | None:
     """Let the first of these new runs that is for that worker be its own from the start; return which that is."""
     first = next((run for run in runs if next_claim.queue in (None, run.queue)), None)
-    return first and claimed_from_the_start(first, owner=next_claim.owner, lease=next_claim.lease)
-
-
-def claim_of(run: Run, now: datetime.datetime, event: EventRow) -> Claim:
-    """Return the claim on a run that its worker had from the start: from *now* on, by the database's time."""
-    values = {name: getattr(run, name) for name in Claim.__slots__ if name not in _NO_COLUMNS}
-    return Claim(**values, run_id=run.id, now=now, event=event)
+    if first is not None:
+        first.status, first.fence, first.owner = RunStatus.RUNNING, 1, next_claim.owner
+        first.ready_at, first.next_at, first.started_at = None, DatabaseNow(next_claim.lease), DatabaseNow()
+    return first
 
 
 def announce(ready: Iterable[ReadyRun]) -> None:

@@ -9,7 +9,7 @@ from ...core.replay.operations import Memo
 from ...models import Run
 from ..runs.end_events import store_invoked_event
 from ..runs.starting import store_runs
-from ..store.portable.runs import Store
+from ..store.contract import Store
 from ..store.rows import AttemptRow, Parking, StepRow, WaitRow
 from ..store.transactions import atomic, retried
 from .turn_context import TurnContext

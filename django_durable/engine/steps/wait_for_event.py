@@ -20,7 +20,6 @@ from ...models import Wait
 from ..events import index
 from ..store import stored_events
 from ..store.page_sizes import first_page
-from ..store.portable.lookups import later_than
 from ..store.rows import Claim, EventRow, StepRow, WaitRow
 from ..store.stores import get_store
 from .opening import PendingStep
@@ -111,7 +110,7 @@ def _stored_candidates(lookback: Lookback) -> Iterator[EventRow]:
 
 def _stored_page(lookback: Lookback, after: tuple[datetime.datetime, UUID]) -> tuple[Sequence[EventRow], bool]:
     if UNINDEXED in lookback.keys:
-        rows = index.named(lookback.patterns).filter(later_than(after)).order_by("ingested_at", "id")
+        rows = index.named(lookback.patterns).filter(stored_events.later_than(after)).order_by("ingested_at", "id")
         found, more = first_page(rows, "data", "user", page=PAGE)
         return [stored_events.event_row(event) for event in found], more
     path, keys = lookback.rule.index_path, lookback.keys

@@ -13,6 +13,7 @@ from ...core.replay.operations import Memo, Op, StepKind, StepStatus
 
 if TYPE_CHECKING:
     from ...core.events.events import Event
+    from ...models import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,15 @@ class Claim:
     event: EventRow | None
     key: bytes | None = None  #: of the branch that is held in place of the run: fence, attempt and crashes are its own
     path: str = ""  #: of that branch
+
+    @classmethod
+    def of(cls, run: Run, now: datetime.datetime, event: EventRow | None) -> Claim:
+        """Return the claim whose columns the row of *run* has; *now* is the database's time."""
+        return cls(run_id=run.id, now=now, event=event, **{name: getattr(run, name) for name in CLAIM_COLUMNS})
+
+
+#: What a claim has of the run's row, beside its id.
+CLAIM_COLUMNS = tuple(name for name in Claim.__slots__ if name not in ("run_id", "now", "event", "key", "path"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

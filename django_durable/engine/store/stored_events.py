@@ -11,6 +11,8 @@ import logging
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Q
+
 from ...codecs import is_sealed, open_data, open_text
 from ...core.events.events import CancelEvent, CompletionEvent, EndEvent, Event, FailureEvent
 from ...core.functions import registry
@@ -30,6 +32,8 @@ COMPLETED = "durable/function.completed"
 INVOKED = "durable/function.invoked"
 LIFECYCLE = frozenset({FAILED, CANCELLED, COMPLETED, INVOKED})
 
+Place = tuple[datetime.datetime, UUID]  #: of an event in the order of ingest: when it was ingested, and its id
+
 
 def digest(*parts: str, secret: bytes = b"") -> bytes:
     """Return a hash of these texts that keeps them apart; with a *secret*, one that nobody else can make."""
@@ -39,6 +43,12 @@ def digest(*parts: str, secret: bytes = b"") -> bytes:
 def event_row(event: StoredEvent) -> EventRow:
     """Return the stored event as the engine's value."""
     return EventRow(**{name: getattr(event, name) for name in EventRow.__slots__})
+
+
+def later_than(place: Place, id_field: str = "id") -> Q:
+    """Return the condition of the events that come after that place in the order of ingest."""
+    moment, event_id = place
+    return Q(ingested_at__gte=moment) & (Q(ingested_at__gt=moment) | Q(**{f"{id_field}__gt": event_id}))
 
 
 def event_of(row: EventRow) -> Event:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from django.db import connections
 
 from ...conf import cached_setting
-from .portable.runs import Store
+from .contract import Store
+from .portable.store import PortableStore
 from .transactions import alias
 
 
@@ -18,4 +19,4 @@ def get_store() -> Store:
         from .postgresql.store import PostgreSQLStore
 
         return PostgreSQLStore(name)
-    return Store(name)
+    return PortableStore(name)

@@ -24,7 +24,7 @@ from ..events.index import IndexedEvent
 from ..leases.leases import Lease, leased, no_next_claim
 from ..runs import catalog
 from ..runs.catalog import AnyFunction
-from ..runs.starting import claim_of, new_run, take_one
+from ..runs.starting import new_run, take_one
 from ..store import page_sizes, stored_events
 from ..store.rows import Claim, EventRow, NextClaim, ReadyRun
 from ..store.stores import get_store
@@ -139,7 +139,7 @@ def _ingest(
         ready += store.resolve(matches.resolutions, rehint=get_settings().rehint)
     MatchFailure.objects.using(alias()).bulk_create([*failures, *matches.failures][:FAILURES])
     if taken is not None and taken.id in new:
-        return ready, claim_of(taken, new[taken.id], next(row for row in rows if row.id == taken.event_id))
+        return ready, Claim.of(taken, new[taken.id], next(row for row in rows if row.id == taken.event_id))
     return ready, _claim(ready, next_claim) if next_claim else None
 
 

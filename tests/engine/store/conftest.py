@@ -10,7 +10,8 @@ from django.db import connection
 
 from django_durable.core import clock
 from django_durable.core.replay.operations import StepKind, StepStatus, step_key
-from django_durable.engine.store.portable.runs import Store
+from django_durable.engine.store.contract import Store
+from django_durable.engine.store.portable.store import PortableStore
 from django_durable.engine.store.rows import Claim, StepRow
 from django_durable.models import Function, Run, Step, StepAttempt, Wait
 
@@ -38,7 +39,7 @@ STATES: dict[str, dict[str, Any]] = {
 def store(request: pytest.FixtureRequest, db: None) -> Store:
     """Give each implementation that this database has."""
     if request.param == "portable":
-        return Store("default")
+        return PortableStore("default")
     from django_durable.engine.store.postgresql.store import PostgreSQLStore
 
     return PostgreSQLStore("default")

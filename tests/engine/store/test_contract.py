@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django_durable.core import clock
 from django_durable.core.ids import uuid7
 from django_durable.core.replay.operations import StepKind, StepStatus
-from django_durable.engine.store.portable.runs import Store
+from django_durable.engine.store.contract import Store
 from django_durable.engine.store.rows import (
     LONGEST_TEXT,
     STOPPING,

@@ -10,7 +10,7 @@ from django_durable.engine.store.stores import get_store
 
 
 def test_the_database_decides_which_store_works_on_it() -> None:
-    name = "PostgreSQLStore" if connection.vendor == "postgresql" else "Store"
+    name = "PostgreSQLStore" if connection.vendor == "postgresql" else "PortableStore"
     assert type(get_store()).__name__ == name
 
 
@@ -22,4 +22,4 @@ def test_the_store_is_made_once() -> None:
 def test_another_database_has_a_store_of_its_own(other_database: str) -> None:
     with override_settings(DURABLE={"DATABASE": other_database}):
         store = get_store()
-    assert (store.alias, type(store).__name__) == ("other", "Store")
+    assert (store.alias, type(store).__name__) == ("other", "PortableStore")

@@ -6,12 +6,15 @@ snapshot: so the counts of a group are right, and nobody is let in twice.
 
 from __future__ import annotations
 
-NOW = "(statement_timestamp() + %(shift)s)"
+import functools
 
-LOCKED = """
+from .expressions import LIVE, NOW
+from .insert_sql import ATTEMPT
+
+LOCKED = f"""
 WITH locked AS (
     SELECT id, steps, status, queue FROM django_durable_run
-    WHERE id = %(run_id)s AND status IN ('queued', 'running', 'waiting') FOR UPDATE
+    WHERE id = %(run_id)s AND status IN {LIVE} FOR UPDATE
 )"""
 
 _HELD = """
@@ -37,7 +40,7 @@ PARKING = f"""{LOCKED}, run AS (
 
 # Under a limit, the end of a branch lets the first one in that is held back. The worker goes on with a branch that may
 # start already, else with that one.
-FINISH = f"""{LOCKED}, run AS (
+_END = f"""{LOCKED}, run AS (
     UPDATE django_durable_step step SET
         status = %(status)s, output = %(output)s, error = %(error)s, input = %(input)s, attempt = %(attempt)s,
         seq = locked.steps + 1, finished_at = {NOW}, next_at = NULL, crashes = 0, owner = ''
@@ -95,3 +98,9 @@ FINISH = f"""{LOCKED}, run AS (
 SELECT counted.queue, counted.is_ready, EXISTS (SELECT FROM outer_branch), claimed.*
 FROM counted LEFT JOIN claimed ON true
 """
+
+
+@functools.cache
+def end(*, failed: bool) -> str:
+    """Return the statement that ends a branch, and keeps an attempt that *failed*."""
+    return _END.replace("), around AS (", f"), kept AS ({ATTEMPT}), around AS (") if failed else _END

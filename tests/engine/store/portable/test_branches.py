@@ -12,7 +12,7 @@ import pytest
 from django_durable.core import clock
 from django_durable.core.replay.groups import branch_key, groups_around, scopes_of
 from django_durable.core.replay.operations import StepKind, StepStatus, step_key
-from django_durable.engine.store.portable.runs import Store
+from django_durable.engine.store.contract import Store
 from django_durable.engine.store.rows import (
     STOPPING,
     AttemptRow,
@@ -139,7 +139,7 @@ TRANSITIONS: dict[str, tuple[Callable[[Store, Claim], Any], set[str], Callable[[
         RUNNING,
         lambda row: {"status": "waiting", "next_at": 300, "owner": ""},
     ),
-    "finish": (lambda s, c: s.finish_branch(c, DONE, rehint=REHINT), RUNNING, _finished),
+    "finish": (lambda s, c: s.end_branch(c, DONE, rehint=REHINT), RUNNING, _finished),
     "renew": (lambda s, c: s.renew([c], lease=LEASE), RUNNING, lambda row: {"next_at": 100}),
     "wake": (
         lambda s, c: s.wake_branches([(c.run_id, c.key or b"")], rehint=REHINT),
@@ -269,7 +269,7 @@ def test_a_settled_step_of_a_branch_wakes_the_branch_and_not_the_run(store: Stor
 def test_the_last_branch_completes_the_group_and_wakes_the_run(store: Store) -> None:
     run = make_group("completed", "live")
 
-    finished = store.finish_branch(held(run, 1), DONE, rehint=REHINT)
+    finished = store.end_branch(held(run, 1), DONE, rehint=REHINT)
 
     run.refresh_from_db()
     group = Step.objects.get(run=run, key=GROUP)
@@ -282,7 +282,7 @@ def test_the_last_branch_completes_the_group_and_wakes_the_run(store: Store) -> 
 def test_a_branch_that_is_not_the_last_leaves_the_run_waiting(store: Store) -> None:
     run = make_group("live", "waiting")
 
-    finished = store.finish_branch(held(run), DONE, rehint=REHINT)
+    finished = store.end_branch(held(run), DONE, rehint=REHINT)
 
     run.refresh_from_db()
     group = Step.objects.get(run=run, key=GROUP)
@@ -298,7 +298,7 @@ def test_the_end_of_a_group_inside_a_branch_wakes_that_branch(store: Store) -> N
     inner = Step.objects.get(run=run, path="g#0/0>inner#0/0")
     claim = held(run, key=inner.key, path=inner.path, fence=inner.fence)
 
-    finished = store.finish_branch(claim, DONE, rehint=REHINT)
+    finished = store.end_branch(claim, DONE, rehint=REHINT)
 
     run.refresh_from_db()
     assert finished is not None
@@ -309,7 +309,7 @@ def test_the_end_of_a_group_inside_a_branch_wakes_that_branch(store: Store) -> N
 def test_the_worker_that_ends_a_branch_claims_the_next_one_with_it(store: Store) -> None:
     run = make_group("live", "waiting", "planned", "planned")
 
-    finished = store.finish_branch(held(run), DONE, rehint=REHINT, next_claim=NextClaim("me", LEASE))
+    finished = store.end_branch(held(run), DONE, rehint=REHINT, next_claim=NextClaim("me", LEASE))
 
     assert finished is not None
     assert finished.claim is not None
@@ -322,7 +322,7 @@ def test_an_end_under_a_limit_lets_one_more_in(store: Store, follows: bool) -> N
     run = make_group("live", "held", "held")
     limited = BranchEnd(status=StepStatus.COMPLETED, output="1", limited=True)
 
-    finished = store.finish_branch(
+    finished = store.end_branch(
         held(run), limited, rehint=REHINT, next_claim=NextClaim("me", LEASE) if follows else None
     )
 
@@ -335,7 +335,7 @@ def test_a_worker_that_takes_a_branch_that_may_start_lets_the_next_one_in_too(st
     run = make_group("live", "planned", "held", "held")
     limited = BranchEnd(status=StepStatus.COMPLETED, output="1", limited=True)
 
-    store.finish_branch(held(run), limited, rehint=REHINT, next_claim=NextClaim("me", LEASE))
+    store.end_branch(held(run), limited, rehint=REHINT, next_claim=NextClaim("me", LEASE))
 
     states = [(columns(run, index)["status"], columns(run, index)["next_at"]) for index in (1, 2, 3)]
     assert states == [("running", 100), ("planned", 1000), ("planned", None)]
@@ -346,7 +346,7 @@ def test_the_first_of_a_race_closes_the_others_with_what_they_wait_for(store: St
     store.park(held(run, 1), parking(1), rehint=REHINT)
     race = BranchEnd(status=StepStatus.COMPLETED, output="1", race=True, index=0, prefix="g#0/")
 
-    finished = store.finish_branch(held(run), race, rehint=REHINT)
+    finished = store.end_branch(held(run), race, rehint=REHINT)
 
     run.refresh_from_db()
     assert finished is not None
@@ -371,7 +371,7 @@ def test_an_attempt_that_failed_for_good_is_kept_with_the_end(store: Store) -> N
         error="{}",
     )
 
-    store.finish_branch(
+    store.end_branch(
         held(run), BranchEnd(status=StepStatus.FAILED, error="{}", attempt=2, failed=attempt), rehint=REHINT
     )
 

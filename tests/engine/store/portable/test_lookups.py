@@ -11,7 +11,7 @@ import pytest
 from django_durable.core import clock
 from django_durable.core.ids import uuid7
 from django_durable.engine.store import page_sizes
-from django_durable.engine.store.portable.runs import Store
+from django_durable.engine.store.contract import Store
 from django_durable.models import Event, EventKey, MatchPath, Run, Wait
 
 from ..conftest import key, make_run
