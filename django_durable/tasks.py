@@ -1,5 +1,5 @@
-"""The name that Celery's autodiscovery looks for."""
+"""The module that Celery's autodiscovery imports."""
 
-from .drivers.celery.driver import work_on
+from .drivers.celery.task import work_on
 
 __all__ = ["work_on"]

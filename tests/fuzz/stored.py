@@ -14,7 +14,7 @@ from django_durable.core import clock
 from django_durable.core.functions import registry
 from django_durable.core.ids import uuid7
 from django_durable.core.values.encoding import from_json
-from django_durable.drivers.celery.driver import work_on
+from django_durable.drivers.celery.task import work_on
 from django_durable.engine.events import index
 from django_durable.engine.runs import catalog, replays
 from django_durable.engine.workers.ingest import ingest_events

@@ -18,7 +18,8 @@ from django.urls import NoReverseMatch, reverse
 
 from ...conf import get_settings
 from ...drivers.base import get_driver
-from ...drivers.celery.driver import CeleryDriver, embedded_worker
+from ...drivers.celery.driver import CeleryDriver
+from ...drivers.celery.embedded import embedded_worker
 from ...engine.scheduler import scheduler
 from ..arguments import Address, address
 from ..outputs import Output, facts

@@ -39,7 +39,7 @@ def main(name: str, *options: str) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with contextlib.ExitStack() as stack:
         if "--embedded" in options:
-            from django_durable.drivers.celery.driver import embedded_worker
+            from django_durable.drivers.celery.embedded import embedded_worker
 
             module.migrate()
             stack.enter_context(embedded_worker())

@@ -71,7 +71,7 @@ def site(name: str, embedded: bool, changes: dict[str, Any]) -> list[int]:
     _change(name, **changes)
     with contextlib.ExitStack() as stack:
         if embedded:
-            from django_durable.drivers.celery.driver import embedded_worker
+            from django_durable.drivers.celery.embedded import embedded_worker
 
             control.migrate()
             stack.enter_context(embedded_worker())

@@ -11,7 +11,7 @@ import django
 def main() -> None:
     """Work until SIGTERM."""
     django.setup()
-    from django_durable.drivers.celery.driver import embedded_worker
+    from django_durable.drivers.celery.embedded import embedded_worker
 
     told = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: told.set())
