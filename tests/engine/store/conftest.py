@@ -9,11 +9,12 @@ import pytest
 from django.db import connection
 
 from django_durable.core import clock
+from django_durable.core.ids import uuid7
 from django_durable.core.replay.operations import StepKind, StepStatus, step_key
 from django_durable.engine.store.contract import Store
 from django_durable.engine.store.portable.store import PortableStore
-from django_durable.engine.store.rows import Claim, StepRow
-from django_durable.models import Function, Run, Step, StepAttempt, Wait
+from django_durable.engine.store.rows import AttemptRow, Claim, Parking, StepRow, WaitRow
+from django_durable.models import Event, Function, Run, Step, StepAttempt, Wait
 
 LEASE = datetime.timedelta(seconds=100)
 REHINT = datetime.timedelta(seconds=1000)
@@ -33,6 +34,11 @@ STATES: dict[str, dict[str, Any]] = {
     "cancelled": {"status": "cancelled", "finished_at": -50, "error": "{}"},
     "skipped": {"status": "skipped", "finished_at": -50},
 }
+
+RUNNING = {"live", "dead"}
+QUEUED = {"queued", "held", "not ready yet"}
+UNENDED = RUNNING | QUEUED | {"waiting"}
+OPEN = ("open", "waiting", None)  #: the step that every run waits for, as :func:`columns` shows it
 
 
 @pytest.fixture(params=["portable", "postgresql"] if connection.vendor == "postgresql" else ["portable"])
@@ -87,6 +93,33 @@ def step_row(name: str, status: StepStatus = StepStatus.COMPLETED, **values: Any
     if status in (StepStatus.COMPLETED, StepStatus.FAILED):
         row.setdefault("finished_at", clock.now())
     return StepRow(key=key(name), name=name, status=status, **row)
+
+
+def failed_attempt(**values: Any) -> AttemptRow:
+    """Return an attempt that failed."""
+    row: dict[str, Any] = {"key": key("s"), "name": "s", "number": 1, "status": "failed", "error": "{}", **values}
+    return AttemptRow(started_at=clock.now(), finished_at=clock.now(), **row)
+
+
+def parking(**values: Any) -> Parking:
+    """Return how a run parks for an event, after an attempt that failed."""
+    wait = WaitRow(key=key("w"), kind="event", name="a/c", match_key=bytes(16), created_at=clock.now())
+    step = step_row("w", StepStatus.WAITING, kind=StepKind.WAIT)
+    row: dict[str, Any] = {
+        "kind": "event",
+        "text": "a/c",
+        "attempt": 4,
+        "steps": [step],
+        "waits": [wait],
+        "failed": failed_attempt(),
+    }
+    return Parking(**{"next_at": in_seconds(700), **row, **values})
+
+
+def make_event() -> Event:
+    """Store an event that waits for ingest."""
+    values = {"ts": clock.now(), "received_at": clock.now(), "ingest_at": clock.now()}
+    return Event.objects.create(id=uuid7(), name="a/b", data={"a": [1, None]}, user={"id": 7}, **values)
 
 
 VERSIONS = ("code_version", "last_code_version")
