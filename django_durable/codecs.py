@@ -1,9 +1,9 @@
 """Stored payloads and the codec of ``DURABLE["CODEC"]``: they are sealed when written, and opened when read.
 
-Payloads are the values, inputs and errors of runs, steps and attempts, and what events carry. A sealed payload says
-that it is one, in a form that no JSON text and no event's data can have: so what was written before a codec was set
-stays readable, and what a codec has sealed is never taken for a value. The columns are :mod:`.fields`; statements in
-SQL call the functions here.
+Payloads are the values, inputs and errors of runs, steps and attempts, and what events carry. A sealed payload has
+a mark that no JSON text and no event's data can have. So a payload that was written before a codec was set stays
+readable, and a sealed one is never taken for a value. The columns of :mod:`.fields` seal and open by themselves;
+statements in SQL call the functions here.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ TAG = "codec"  #: is the ``$`` of a sealed structure
 
 
 class Codec(Protocol):
-    """What ``DURABLE["CODEC"]`` names: a class without arguments, or an instance."""
+    """The methods of a codec. ``DURABLE["CODEC"]`` names a class that takes no arguments, or is an instance."""
 
     def encode(self, text: str) -> str:
-        """Return what to store in place of a payload's JSON text."""
+        """Return the text to store in place of a payload's JSON text."""
         ...
 
     def decode(self, text: str) -> str:
-        """Return the JSON text again; whatever this raises means that it cannot be read here."""
+        """Return the JSON text again; any exception means that it cannot be read here."""
         ...
 
 
 @cached_setting
 def get_codec() -> Codec | None:
-    """Return the codec of the settings, None without one; ConfigurationError if it cannot be made."""
+    """Return the codec of the settings, or None; ConfigurationError if it cannot be made."""
     given = get_settings().codec
     codec: Codec | None = _made(given) if isinstance(given, str) else given
     return codec
@@ -52,7 +52,7 @@ def _made(given: str) -> Any:
         ) from error
     codec: Any = made() if isinstance(made, type) else made
     if not (callable(getattr(codec, "encode", None)) and callable(getattr(codec, "decode", None))):
-        raise ConfigurationError(f"DURABLE['CODEC']: {given!r} is no codec; name a class with encode and decode")
+        raise ConfigurationError(f"DURABLE['CODEC']: {given!r} is not a codec; name a class with encode and decode")
     return codec
 
 
@@ -64,13 +64,13 @@ def is_sealed(value: object) -> bool:
 
 
 def seal_text(text: str | None) -> str | None:
-    """Return what to store of a payload's JSON text; nothing, and what is sealed, stay as they are."""
+    """Return a payload's JSON text as it is stored; an empty text, and a sealed one, stay as they are."""
     codec = get_codec()
     return text if codec is None or not text or is_sealed(text) else MARK + codec.encode(text)
 
 
 def seal_data(data: Any) -> Any:
-    """Return what to store of a payload that is a JSON structure."""
+    """Return a payload that is a JSON structure as it is stored."""
     codec = get_codec()
     return data if codec is None or data is None or is_sealed(data) else {"$": TAG, "v": codec.encode(dump(data))}
 
@@ -88,7 +88,7 @@ def open_data(data: Any) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise CodecError(f"what the codec gives is no JSON ({error})") from None
+        raise CodecError(f"the codec's text is not JSON ({error})") from None
 
 
 def _decoded(text: Any) -> str:
@@ -105,23 +105,23 @@ def _decoded(text: Any) -> str:
 
 @cached_setting
 def match_secrets() -> tuple[bytes, ...]:
-    """Return the secrets of the hashes that ``match`` compares: new ones are made with the first, all are looked up.
+    """Return the secrets of the hashes that ``match`` compares: the first makes new hashes, all find stored ones.
 
-    The last one is always none at all, for what was stored before there were keys.
+    The last secret is always empty: it finds hashes that were stored before there were keys.
     """
     keys = get_settings().match_keys
     return (*(blake2b(key.encode(), digest_size=32, person=b"durable-match").digest() for key in keys), b"")
 
 
 def headline(error: BaseException) -> str:
-    """Return one line for people that tells of an error; with a codec its class alone, as it is stored in clear."""
+    """Return one line that tells people of an error; with a codec only its class: the line is stored in clear."""
     return errors.headline(error) if get_codec() is None else type(error).__qualname__
 
 
 def reason(error: Any) -> str:
-    """Return why an expression errored, with a codec without what may be a part of the event."""
+    """Return why an expression errored; with a codec a text that holds no part of the event."""
     return (
         str(getattr(error, "reason", error))[:500]
         if get_codec() is None
-        else "it errored; why is not kept, as payloads are encoded"
+        else "it errored; the reason is not kept, because payloads are encoded"
     )

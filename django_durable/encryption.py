@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class FernetCodec:
     """Encrypts with the first of ``DURABLE["ENCRYPTION_KEYS"]``, and decrypts with any of them.
 
-    A Fernet token is encrypted with AES-128 and signed with HMAC-SHA256. Raises ConfigurationError when it is made
-    without cryptography installed, without usable keys, or without ``MATCH_KEYS``.
+    A Fernet token is encrypted with AES-128 and signed with HMAC-SHA256. Making a codec raises ConfigurationError if
+    cryptography is not installed, if there are no usable keys, or if there are no ``MATCH_KEYS``.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class FernetCodec:
         return self._fernet.encrypt(text.encode()).decode()
 
     def decode(self, text: str) -> str:
-        """Decrypt *text* with whichever key fits; CodecError if none does."""
+        """Decrypt *text* with the key that fits; CodecError if none does."""
         try:
             return self._fernet.decrypt(text.encode()).decode()
         except self._invalid:
@@ -61,8 +61,8 @@ def _fernet(fernet: type[Fernet], position: int, key: str) -> Fernet:
     try:
         return fernet(key)
     except ValueError:
-        # The error of the library is left out: a traceback must not show a key.
+        # The library's error is left out: a traceback must not show a key.
         raise ConfigurationError(
-            f'DURABLE["ENCRYPTION_KEYS"][{position}] is no key; make one with '
+            f'DURABLE["ENCRYPTION_KEYS"][{position}] is not a key; make one with '
             "cryptography.fernet.Fernet.generate_key().decode()"
         ) from None

@@ -1,7 +1,8 @@
-"""Columns that hold payloads: sealed when a row is written, opened when it is read.
+"""Columns of hashes and names, which every database compares as they are written; and columns of payloads.
 
-What cannot be opened here is given as it is stored, so that it harms no other row; :mod:`.codecs` says why when it is
-needed. The columns are Django's own: a codec changes no migration.
+A payload is sealed when its row is written, and opened when the row is read. A payload that cannot be opened here is
+given as it is stored, so that it harms no other row; :mod:`.codecs` says why when its value is needed. For migrations,
+the columns of payloads are Django's own: a codec changes none.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class HashField(models.BinaryField):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
-        """Return a type that MySQL can index: its usual one for bytes cannot be."""
+        """Return a type that MySQL can index, which its usual type for bytes is not."""
         return "binary(16)" if connection.vendor == "mysql" else super().db_type(connection)
 
     def from_db_value(self, value: Any, expression: Any, connection: BaseDatabaseWrapper) -> bytes | None:
@@ -54,16 +55,16 @@ class PayloadField(models.TextField):  # type: ignore[type-arg]
     """JSON text."""
 
     def deconstruct(self) -> tuple[str, str, Any, Any]:
-        """Return Django's field."""
+        """Describe the column to migrations as Django's own."""
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.TextField", args, kwargs
 
     def get_db_prep_save(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
-        """Return what is stored."""
+        """Return the sealed payload."""
         return super().get_db_prep_save(codecs.seal_text(value) if isinstance(value, str) else value, connection)
 
     def get_db_converters(self, connection: BaseDatabaseWrapper) -> list[Any]:
-        """Return what opens the stored text; nothing is asked of each row without a codec."""
+        """Add the converter that opens stored text; without a codec no row passes through one."""
         converters = super().get_db_converters(connection)
         return converters if codecs.get_codec() is None else [*converters, _open_text]
 
@@ -72,16 +73,16 @@ class PayloadJSONField(models.JSONField):
     """A JSON structure."""
 
     def deconstruct(self) -> tuple[str, str, Any, Any]:
-        """Return Django's field."""
+        """Describe the column to migrations as Django's own."""
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.JSONField", args, kwargs
 
     def get_db_prep_save(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
-        """Return what is stored."""
+        """Return the sealed payload."""
         return super().get_db_prep_save(codecs.seal_data(value) if isinstance(value, dict) else value, connection)
 
     def get_db_converters(self, connection: BaseDatabaseWrapper) -> list[Any]:
-        """Return what opens the stored structure; nothing is asked of each row without a codec."""
+        """Add the converter that opens stored structures; without a codec no row passes through one."""
         converters = super().get_db_converters(connection)
         return converters if codecs.get_codec() is None else [*converters, _open_data]
 

@@ -1,4 +1,4 @@
-"""Querysets for reading."""
+"""Querysets to read with, and the database's time in queries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MICROSECOND = datetime.timedelta(microseconds=1)
 class DatabaseNow(Func):
     """The database's time, moved by the clock's shift and by *later*, as an expression of a query.
 
-    SQLite shares this host's clock, and keeps only milliseconds of its own, so there it is the clock's value.
+    SQLite shares this host's clock, and has only milliseconds of its own. So there the expression is the clock's value.
     """
 
     output_field = models.DateTimeField()

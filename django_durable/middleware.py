@@ -1,4 +1,4 @@
-"""Which middlewares the settings name."""
+"""The middlewares that the settings name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _make(path: str) -> Middleware:
         reason = f"DURABLE['MIDDLEWARE']: {path!r} cannot be imported ({error})"
         raise ConfigurationError(f"{reason}; name the dotted path of a class") from error
     if not (isinstance(middleware, type) and issubclass(middleware, Middleware)):
-        raise ConfigurationError(f"DURABLE['MIDDLEWARE']: {path!r} is no class derived from durable.Middleware")
+        raise ConfigurationError(f"DURABLE['MIDDLEWARE']: {path!r} is not a class derived from durable.Middleware")
     try:
         return middleware()
     except Exception as error:

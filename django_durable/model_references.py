@@ -1,6 +1,7 @@
-"""Model instances as references: a step's value holds model, primary key and database, and is loaded afresh when read.
+"""Model instances as references: a step's value holds model, primary key and database of an instance.
 
-The model is one of the project's own, by its label; nothing is imported by a name from a row.
+The instance is loaded afresh when the value is read. Its model is found by label among the project's own; nothing is
+imported by a name from a row.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def _is_instance(value: object) -> bool:
 
 
 def _write(instance: models.Model) -> dict[str, Any]:
-    # Asked of the instance: a lazy object, such as request.user, answers for what it stands for.
+    # Asked of the instance: a lazy object, such as request.user, answers for the instance that it stands for.
     label, pk = instance._meta.label_lower, instance.pk
     if pk is None or instance._state.adding:
         raise Unstorable(f"the {label} has not been saved", "Save it first, or return its values")

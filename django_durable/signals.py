@@ -1,7 +1,7 @@
-"""Django signals of the engine, for this process to react to: sent after the commit, by the worker that did it.
+"""Django signals of the engine: a worker sends them after its commits, to receivers in its own process.
 
-They are for metrics, logs and caches. A process that dies between the commit and the signal sends none: what must
-happen belongs into ``on_complete``, ``on_failure`` or ``on_cancel``. Receivers' errors are logged by Django.
+They are for metrics, logs and caches. A process that dies between the commit and the signal sends none: work that must
+happen belongs in ``on_complete``, ``on_failure`` or ``on_cancel``. Django logs the errors of receivers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ step_failed = Signal()  #: run_id, function_id, step, attempts, error; the last 
 
 
 def tell(signal: Signal, values: Callable[[], Iterable[dict[str, Any]]]) -> None:
-    """Send the signal with each of *values*, which are asked for only if there is a receiver."""
+    """Send the signal with each of *values*, which is called only if there is a receiver."""
     from .models import Function  # receivers are connected before models can be imported
 
     if signal.has_listeners(Function):

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-MARIADB_TESTS = ["tests/engine", "tests/scenarios", "tests/test_migrations.py"]
+MARIADB_TESTS = [
+    *("tests/engine", "tests/scenarios", "tests/models"),
+    *("tests/test_fields.py", "tests/test_managers.py", "tests/test_migrations.py"),
+]
 # Signals that end pytest, and the seconds it then has to drop its databases; a terminal has sent one already.
 ENDING = ((None, 3), (signal.SIGINT, 20), (signal.SIGKILL, 5))
 EPILOG = """

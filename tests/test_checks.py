@@ -249,7 +249,7 @@ def test_a_codec_without_usable_keys_is_an_error_that_names_the_remedy(settings:
 
     [message] = found("E016")
 
-    assert message.msg == 'DURABLE["ENCRYPTION_KEYS"][0] is no key.'
+    assert message.msg == 'DURABLE["ENCRYPTION_KEYS"][0] is not a key.'
     assert message.hint == "Make one with cryptography.fernet.Fernet.generate_key().decode()."
 
 

@@ -96,8 +96,8 @@ def test_without_the_codec_what_it_wrote_cannot_be_read() -> None:
     [
         ("tests.nowhere.Codec", "'tests.nowhere.Codec' cannot be imported"),
         ("Codec", "'Codec' cannot be imported"),
-        (f"{__name__}.Incomplete", "is no codec; name a class with encode and decode"),
-        (f"{__name__}.through", "is no codec"),
+        (f"{__name__}.Incomplete", "is not a codec; name a class with encode and decode"),
+        (f"{__name__}.through", "is not a codec"),
     ],
 )
 def test_what_is_no_codec_is_refused_by_name(name: str, problem: str) -> None:

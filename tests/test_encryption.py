@@ -48,8 +48,8 @@ def test_what_no_key_fits_and_what_was_changed_is_refused(change: Any) -> None:
     ("options", "problem"),
     [
         ({"ENCRYPTION_KEYS": []}, r'DURABLE\["ENCRYPTION_KEYS"\] is empty; put a key there'),
-        ({"ENCRYPTION_KEYS": [NEWEST, "my-secret"]}, r'DURABLE\["ENCRYPTION_KEYS"\]\[1\] is no key; make one with'),
-        ({"ENCRYPTION_KEYS": ["é" * 44]}, r'DURABLE\["ENCRYPTION_KEYS"\]\[0\] is no key'),
+        ({"ENCRYPTION_KEYS": [NEWEST, "my-secret"]}, r'DURABLE\["ENCRYPTION_KEYS"\]\[1\] is not a key; make one with'),
+        ({"ENCRYPTION_KEYS": ["é" * 44]}, r'DURABLE\["ENCRYPTION_KEYS"\]\[0\] is not a key'),
         ({"MATCH_KEYS": []}, r'DURABLE\["MATCH_KEYS"\] is empty, so hashes of encrypted values could be guessed; put'),
     ],
 )

@@ -1,4 +1,4 @@
-"""Columns of payloads."""
+"""Columns of hashes, names and payloads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.test import override_settings
 
 from django_durable.core import clock
 from django_durable.fields import PayloadField, PayloadJSONField
-from django_durable.models import Event, Function, Run, Step, StepAttempt
+from django_durable.models import Event, EventId, Function, MatchPath, Run, Step, StepAttempt
 
 pytestmark = pytest.mark.django_db
 
@@ -104,3 +104,26 @@ def test_every_text_and_structure_of_runs_steps_and_events_is_a_column_of_payloa
 def test_a_column_is_one_of_djangos_own_for_migrations() -> None:
     assert Run._meta.get_field("output").deconstruct()[1] == "django.db.models.TextField"
     assert Event._meta.get_field("data").deconstruct()[1] == "django.db.models.JSONField"
+
+
+@pytest.mark.parametrize("name", ["shop/Paid", "shop/paid", "shop/pa\u00efd", "shop/\U0001f600"])
+def test_a_name_is_found_as_it_is_written_and_by_no_other_spelling(name: str) -> None:
+    for other in ("shop/Paid", "shop/paid", "shop/pa\u00efd", "shop/\U0001f600"):
+        MatchPath.objects.create(name=other, path="data.id")
+
+    assert MatchPath.objects.get(name=name).name == name
+
+
+def test_a_hash_is_found_by_its_bytes_and_read_as_bytes() -> None:
+    event = make_event()
+    for digest in (b"A" * 16, b"a" * 16, bytes(range(240, 256)), bytes(16)):
+        EventId.objects.create(digest=digest, name="a/b", key="7", payload=digest, event=event)
+
+    for digest in (b"A" * 16, b"a" * 16, bytes(range(240, 256)), bytes(16)):
+        stored = EventId.objects.get(digest=digest)
+        assert (type(stored.payload), stored.payload) == (bytes, digest)
+
+
+def test_no_hash_is_read_where_none_is_stored() -> None:
+    assert make_run(start_key=None).start_key is None
+    assert Run.objects.values_list("start_key", flat=True).get() is None

@@ -52,8 +52,8 @@ def test_each_process_makes_one_instance(settings: Any, monkeypatch: pytest.Monk
     [
         ("nowhere.Tracing", "'nowhere.Tracing' cannot be imported (No module named 'nowhere'); name the dotted path"),
         (f"{__name__}.Tracing", "cannot be imported"),
-        ("os.path.join", "'os.path.join' is no class derived from durable.Middleware"),
-        ("decimal.Decimal", "is no class derived from durable.Middleware"),
+        ("os.path.join", "'os.path.join' is not a class derived from durable.Middleware"),
+        ("decimal.Decimal", "is not a class derived from durable.Middleware"),
         (f"{__name__}.Broken", "cannot be made (ValueError('no key'))"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The one call that wakes a worker, and which driver answers it."""
+"""The one call that wakes a worker, and the driver that answers it."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ DRIVERS = {
 
 
 class BaseDriver:
-    """Carries hints to workers. A hint may be lost, doubled or late: rows are the truth, a hint only saves waiting."""
+    """Carries hints to workers. A hint may be lost, doubled or late: rows are the truth, a hint only saves time."""
 
     #: May threads of a worker's process wake runs whose timers are near? Where tests move time, they may not.
     keeps_timers = False
 
     def wake(self, queue: str, run_ids: Sequence[UUID] = (), *, ingest: bool = False) -> None:
-        """Have a worker of *queue* look at these runs, at what else is ready there, and, with *ingest*, at new events.
+        """Have a worker of *queue* look at these runs, at other ready ones and, with *ingest*, at new events.
 
-        Called after the commit that made them ready; never blocks and never raises.
+        The engine calls it after the commit that made them ready. It never blocks and never raises.
         """
         raise NotImplementedError
 
     def flush(self) -> None:
-        """Give hints that were left a moment to get out, before the process ends."""
+        """Give pending hints a moment to get out, before the process ends."""
 
     def default_queue(self) -> str:
         """Return the queue of functions that name none."""
         return get_settings().queue or "default"
 
     def check(self) -> list[CheckMessage]:
-        """Return what is wrong with the driver's own configuration, as messages of a system check."""
+        """Return the faults of the driver's own configuration, as messages of a system check."""
         return []
 
 

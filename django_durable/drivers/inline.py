@@ -1,4 +1,4 @@
-"""Runs everything in this process, at once: for tests, scripts and the shell."""
+"""The driver that works in this process, at once: for tests, scripts and the shell."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class InlineDriver(BaseDriver):
         self._at_work = threading.local()
 
     def wake(self, queue: str, run_ids: Sequence[UUID] = (), *, ingest: bool = False) -> None:
-        """Work now; a wake-up from work itself is picked up by it."""
+        """Work now; if the caller is at work already, it goes on with this wake-up afterwards."""
         hints = getattr(self._at_work, "hints", None)
         if hints is not None:
             hints.append((run_ids, ingest))

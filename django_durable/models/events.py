@@ -1,4 +1,4 @@
-"""Events, what makes one event of two sendings, and the keys by which waits find events."""
+"""Events, the ids that make one event of two sendings, and the keys by which waits find events."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..managers import EventQuerySet
 
 
 class Event(models.Model):
-    """Something that happened. Stored in its sender's transaction; ingested once."""
+    """Something that happened; stored in its sender's transaction, and ingested once."""
 
     class Source(models.TextChoices):
-        """Who sent it."""
+        """The kind of an event's sender."""
 
         API = "api", _("API")
         MODEL = "model", _("Model")
@@ -52,7 +52,7 @@ class Event(models.Model):
 
 
 class EventId(models.Model):
-    """An idempotency key of an event's name: the same name and key are one event."""
+    """An idempotency key of an event's name: a name and a key identify one event."""
 
     digest = HashField(primary_key=True, help_text=_("Hash of name and key."))
     name = models.CharField(max_length=255)
@@ -69,7 +69,7 @@ class EventId(models.Model):
 
 
 class MatchPath(models.Model):
-    """Paths that waits compare in events of a name or wildcard; every such event gets a key for them."""
+    """The paths that waits compare in events of a name or wildcard; every such event gets a key for them."""
 
     name = NameField(max_length=255, help_text=_("Event name or wildcard."))
     path = NameField(max_length=255, help_text=_("One path, or several joined by ' & '."))
@@ -85,7 +85,7 @@ class MatchPath(models.Model):
 
 
 class EventKey(models.Model):
-    """The key of one ingested event for one match path: what a wait that looks back reads."""
+    """The key of one ingested event for one match path; a wait that looks back reads these keys."""
 
     pk = models.CompositePrimaryKey("path", "key", "ingested_at", "event")
     path = models.ForeignKey(MatchPath, models.CASCADE, related_name="+", db_index=False)  # It begins the primary key.

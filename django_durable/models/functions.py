@@ -1,4 +1,4 @@
-"""Functions, as the code declared them last."""
+"""Functions, as the code last registered them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..fields import NameField
 
 
 class Function(models.Model):
-    """A durable function as it was last registered; it stays while it has runs, also when the code lost it."""
+    """A durable function as it was last registered; it stays while it has runs, even if the code has lost it."""
 
     id = NameField(primary_key=True, max_length=201, help_text=_("App label, slash, slug."))
     slug = models.CharField(max_length=100)

@@ -1,4 +1,4 @@
-"""Runs."""
+"""Runs, and the events that start them in batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..managers import RunQuerySet
 from .events import Event
 from .functions import Function
 
-#: What people read of a run's status.
+#: A run's status, as people read it.
 STATUS_LABELS = {
     RunStatus.QUEUED.value: _("Queued"),
     RunStatus.RUNNING.value: _("Running"),
@@ -23,7 +23,7 @@ STATUS_LABELS = {
     RunStatus.CANCELLED.value: _("Cancelled"),
     RunStatus.SKIPPED.value: _("Skipped"),
 }
-# A migration holds plain text: no member of a class that may move.
+# Plain text for the migration: the class of a member may move.
 _ENDED = tuple(status.value for status in ENDED)
 
 
@@ -112,7 +112,7 @@ class Run(models.Model):
 
 
 class BatchedEvent(models.Model):
-    """One of several events that started a run, in order."""
+    """One of several events that started a run; *position* is its place among them."""
 
     pk = models.CompositePrimaryKey("run", "position")
     run = models.ForeignKey(Run, models.CASCADE, related_name="batch")

@@ -1,4 +1,4 @@
-"""Steps, and the attempts that did not become one."""
+"""Steps, and the attempts that did not become their memos."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from ..core.replay.operations import StepKind, StepStatus
+from ..core.replay.operations import SETTLED, StepKind, StepStatus
 from ..fields import HashField, NameField, PayloadField
 from ..managers import StepQuerySet
 from .events import Event
 from .runs import Run
 
-#: What people read of a step's kind.
+#: A step's kind, as people read it.
 KIND_LABELS = {
     StepKind.RUN.value: _("run"),
     StepKind.ATOMIC.value: _("atomic"),
@@ -24,7 +24,7 @@ KIND_LABELS = {
     StepKind.GROUP.value: _("group"),
     StepKind.BRANCH.value: _("branch"),
 }
-#: What people read of a step's status.
+#: A step's status, as people read it.
 STATUS_LABELS = {
     StepStatus.PLANNED.value: _("Planned"),
     StepStatus.RUNNING.value: _("Running"),
@@ -33,14 +33,16 @@ STATUS_LABELS = {
     StepStatus.FAILED.value: _("Failed"),
     StepStatus.CANCELLED.value: _("Cancelled"),
 }
+# Plain text for the migration: the class of a member may move.
+_SETTLED = tuple(status.value for status in SETTLED)
 
 
 class Step(models.Model):
     """A step of a run; once completed or failed it is a memo, and the database refuses a second one."""
 
     pk = models.CompositePrimaryKey("run", "key")
-    # A step is written by statements that have just locked its run's row. A constraint would look it up once more, and
-    # the primary key is an index already: both would cost every step.
+    # A step is written by statements that have just locked its run's row. A constraint would look that row up once
+    # more, and the primary key is an index already: both would cost every step.
     run = models.ForeignKey(Run, models.CASCADE, related_name="step_set", db_index=False, db_constraint=False)
     key = HashField(help_text=_("Hash of branch path, name and ordinal."))
     branch = NameField(max_length=500, blank=True, help_text=_("Path of the branch that it belongs to."))
@@ -54,7 +56,7 @@ class Step(models.Model):
     error = PayloadField(null=True, blank=True, help_text=_("JSON text."))
     attempt = models.IntegerField(default=0, help_text=_("Attempts that failed."))
     seq = models.IntegerField(null=True, blank=True, help_text=_("Order of completion in the run."))
-    # The trigger of a constraint would fire for every step, and nearly none has an event.
+    # The trigger of a constraint would fire for every step, and hardly any step has an event.
     event = models.ForeignKey(
         Event,
         models.PROTECT,
@@ -99,7 +101,7 @@ class Step(models.Model):
         constraints = (
             models.CheckConstraint(
                 name="durable_step_settled_has_seq",
-                condition=~Q(status__in=("completed", "failed")) | Q(seq__isnull=False, finished_at__isnull=False),
+                condition=~Q(status__in=_SETTLED) | Q(seq__isnull=False, finished_at__isnull=False),
             ),
         )
 
@@ -108,10 +110,10 @@ class Step(models.Model):
 
 
 class StepAttempt(models.Model):
-    """An attempt that did not become the memo: it failed, or its value came after the run was lost."""
+    """An attempt that did not become the memo: it failed, or its value came after its worker had lost the run."""
 
     class Status(models.TextChoices):
-        """Why it is no memo."""
+        """Why the attempt is not the memo."""
 
         FAILED = "failed", _("Failed")
         DISCARDED = "discarded", _("Discarded")

@@ -1,4 +1,4 @@
-"""What runs wait for."""
+"""Open waits of runs, and conditions that failed on an event."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .runs import Run
 
 
 class Wait(models.Model):
-    """An open wait of a run. Deleted when resolved: its history is the step."""
+    """An open wait of a run; it is deleted when it is settled, and the step tells its history."""
 
     class Kind(models.TextChoices):
-        """What resolves it."""
+        """What settles the wait."""
 
         EVENT = "event", _("Event")
         INVOKE = "invoke", _("Invoked run")
@@ -46,7 +46,7 @@ class Wait(models.Model):
 
 
 class MatchFailure(models.Model):
-    """An expression that errored on an event, so that it did not match."""
+    """An expression that errored on an event, which therefore did not match."""
 
     id = models.BigAutoField(primary_key=True)
     event = models.ForeignKey(Event, models.CASCADE, related_name="match_failures")

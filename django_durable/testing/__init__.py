@@ -1,7 +1,7 @@
-"""What tests of durable functions use."""
+"""Tools for tests of durable functions."""
 
 from __future__ import annotations
 
-from .histories import Asked, Report, replay_history
+from .histories import OpenStep, Report, replay_history
 
-__all__ = ["Asked", "Report", "replay_history"]
+__all__ = ["OpenStep", "Report", "replay_history"]

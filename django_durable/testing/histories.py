@@ -1,4 +1,4 @@
-"""A recorded history against the code of today: would a run that began with other code go on?"""
+"""A recorded history against the code of today: would a run go on that began with other code?"""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from ..middleware import get_hooks
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A step that the handler asked for and that has no result yet.
+class OpenStep:
+    """A step that the handler asked for, and that has no result yet.
 
-    ``recorded`` tells whether the run had reached it: it slept, waited or was between attempts. Else the step is new.
+    ``recorded`` tells whether the run had reached the step, which then slept, waited or was between attempts. Otherwise
+    the step is new.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a handler did with a recorded history.
+    """The outcome of a handler's pass over a recorded history.
 
     ``outcome`` is ``completed`` (with ``value``), ``raised`` (with ``error``, an exception of the handler's own),
     ``suspended`` (at ``step``, which the run would execute next) or ``aborted`` (with ``error``: the run would fail,
@@ -49,7 +50,7 @@ class Report:
     outcome: str
     value: Any = None
     error: Exception | None = None
-    step: Asked | None = None
+    step: OpenStep | None = None
     unused: tuple[str, ...] = ()
 
     @property
@@ -63,9 +64,10 @@ def replay_history(
 ) -> Report:
     """Run a function's handler against a recorded history, up to the first step without a result; touch no database.
 
-    *history* is what ``export_history`` returned, its JSON text, or a file of it. *function* is a durable function or
-    its id; without one, the function that the history names. The handler's own code runs, the functions of its steps do
-    not. Raises DurableError for what is no history, and ConfigurationError if the code lacks the function.
+    *history* is the document that ``export_history`` returned, its JSON text, or a file of it. *function* is a durable
+    function or its id; without one, it is the function that the history names. The handler's own code runs, the
+    functions of its steps do not. Raises DurableError for a *history* that is not one, and ConfigurationError if the
+    code lacks the function.
 
     Example::
 
@@ -90,7 +92,7 @@ class _Rehearsal:
     def __init__(self, history: History) -> None:
         self._history = history
         self._memos = {memo.key: memo for _, memo in history.memos}
-        self._next: Asked | None = None
+        self._next: OpenStep | None = None
 
     def run(self, function: DurableFunction[Any, Any]) -> Report:
         decode = get_hooks().decode
@@ -105,7 +107,7 @@ class _Rehearsal:
         return _report(outcome, self._next, unused)
 
     def _rehearse(self, replay: AsyncReplay, handler: Callable[[], Any]) -> Outcome:
-        """Take an async handler as far as recorded results lead it."""
+        """Take an async handler as far as recorded results lead."""
         replay.start(handler)
         while True:
             outcome = replay.rest()
@@ -124,7 +126,7 @@ class _Rehearsal:
 
     def _note(self, op: Op, memo: Memo | None) -> None:
         ref = op.ref
-        self._next = Asked(ref.name, ref.ordinal, str(op.kind), recorded=memo is not None)
+        self._next = OpenStep(ref.name, ref.ordinal, str(op.kind), recorded=memo is not None)
 
     def _info(self, function: DurableFunction[Any, Any]) -> RunInfo:
         return RunInfo(
@@ -137,7 +139,7 @@ class _Rehearsal:
         )
 
 
-def _report(outcome: Outcome, step: Asked | None, unused: tuple[str, ...]) -> Report:
+def _report(outcome: Outcome, step: OpenStep | None, unused: tuple[str, ...]) -> Report:
     if isinstance(outcome, Completed):
         return Report(outcome="completed", value=outcome.value, unused=unused)
     if isinstance(outcome, Raised):

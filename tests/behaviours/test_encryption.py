@@ -112,7 +112,7 @@ def test_no_payload_stands_in_clear_in_any_table(engine: Engine, encryption: Non
     assert {*failures} == {SECRET}
     assert "ValueError" in waits_for
     assert SECRET not in waits_for + tables + stored("run", "step", "event")
-    assert MatchFailure.objects.get().reason == "it errored; why is not kept, as payloads are encoded"
+    assert MatchFailure.objects.get().reason == "it errored; the reason is not kept, because payloads are encoded"
 
 
 def test_what_is_stored_is_read_as_it_was_given(engine: Engine, encryption: None) -> None:

@@ -15,7 +15,7 @@ import django_durable as durable
 from django_durable.core.functions import registry
 from django_durable.core.functions.functions import DurableFunction
 from django_durable.models import Run
-from django_durable.testing import Asked, Report, replay_history
+from django_durable.testing import OpenStep, Report, replay_history
 from tests.engine.conftest import Engine
 
 Handler = Callable[[durable.Event, durable.Step], Any]
@@ -115,7 +115,7 @@ def repeated(event: durable.Event, step: durable.Step) -> Any:
     step.run("a", never)
 
 
-NAP = Asked("nap", 0, "sleep", recorded=True)
+NAP = OpenStep("nap", 0, "sleep", recorded=True)
 
 
 @pytest.mark.parametrize(
@@ -123,21 +123,21 @@ NAP = Asked("nap", 0, "sleep", recorded=True)
     [
         (same, NAP, ()),
         (reordered, NAP, ()),
-        (inserted_before, Asked("first", 0, "run", recorded=False), ("a", "b", "nap")),
-        (inserted_between, Asked("new", 0, "run", recorded=False), ("b", "nap")),
+        (inserted_before, OpenStep("first", 0, "run", recorded=False), ("a", "b", "nap")),
+        (inserted_between, OpenStep("new", 0, "run", recorded=False), ("b", "nap")),
         (inserted_after, NAP, ()),
         (removed, NAP, ("a",)),
-        (renamed, Asked("a-renamed", 0, "run", recorded=False), ("a", "b", "nap")),
+        (renamed, OpenStep("a-renamed", 0, "run", recorded=False), ("a", "b", "nap")),
         (longer_sleep, NAP, ()),
         (other_body, NAP, ("b",)),
-        (repeated, Asked("a", 1, "run", recorded=False), ("b", "nap")),
+        (repeated, OpenStep("a", 1, "run", recorded=False), ("b", "nap")),
     ],
     ids=lambda case: getattr(case, "__name__", ""),
 )
 def test_a_run_in_flight_goes_on_with_other_code(
     engine: Engine,
     code: Handler,
-    step: Asked,
+    step: OpenStep,
     unused: tuple[str, ...],
 ) -> None:
     history = recorded(engine, in_flight)

@@ -36,12 +36,12 @@ class CeleryDriver(BaseDriver):
         self._publisher = per_process(lambda: Publisher(self.app))
 
     def wake(self, queue: str, run_ids: Sequence[UUID] = (), *, ingest: bool = False) -> None:
-        """Leave a hint to the publisher of this process; drop it where nobody could receive it."""
+        """Leave a hint to this process's publisher; drop it where nobody could receive it."""
         if self._has_receiver():
             self._publisher().add(queue, run_ids, ingest=ingest)
 
     def flush(self) -> None:
-        """Give hints that were left a moment to get out."""
+        """Give pending hints a moment to get out."""
         self._publisher().flush()
 
     def default_queue(self) -> str:
@@ -54,7 +54,7 @@ class CeleryDriver(BaseDriver):
         return str(self.app.conf.task_default_queue)
 
     def check(self) -> list[CheckMessage]:
-        """Return what is wrong with the Celery app's configuration."""
+        """Return the faults of the Celery app's configuration."""
         return [*self._check_broker(), *self._check_content()]
 
     def _check_broker(self) -> Iterator[CheckMessage]:

@@ -57,7 +57,7 @@ def _is_from_the_broker() -> bool:
 
 
 def _read_hint(queue: object, run_ids: Sequence[str]) -> list[UUID]:
-    """Return the ids; raise ValueError, TypeError or AttributeError for what no publisher of ours sends."""
+    """Return the ids; raise ValueError, TypeError or AttributeError for a message that no publisher of ours sends."""
     if not is_storable(queue, LONGEST_QUEUE) or not isinstance(run_ids, list | tuple):
         raise ValueError("no queue, or no list of ids")
     return [UUID(run_id) for run_id in run_ids[:IDS_IN_A_MESSAGE]]
