@@ -40,11 +40,14 @@ class DatabaseNow(Func):
 
     def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any) -> tuple[str, Any]:
         """Return the statement's time: now() would be the transaction's."""
-        return "(statement_timestamp() + %s)", [clock.shift() + self.later]
+        return "(statement_timestamp() + %s)", [clock.shifted_by + self.later]
 
     def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any) -> tuple[str, Any]:
         """Return the time in UTC, as Django stores it."""
-        return "(utc_timestamp(6) + interval %s microsecond)", [(clock.shift() + self.later) // _MICROSECOND]
+        return "(utc_timestamp(6) + interval %s microsecond)", [(clock.shifted_by + self.later) // _MICROSECOND]
+
+
+NOW = DatabaseNow()
 
 
 class EventQuerySet(models.QuerySet["Event"]):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import datetime
 
+shifted_by = datetime.timedelta()  #: what a test moved time by; always zero in production
 _ahead = datetime.timedelta()  #: the database's clock minus this host's, as last seen
-_shift = datetime.timedelta()  #: what a test moved time by; always zero in production
 
 
 def now() -> datetime.datetime:
     """Return the time, aware, in UTC."""
-    return datetime.datetime.now(datetime.UTC) + _ahead + _shift
+    return datetime.datetime.now(datetime.UTC) + _ahead + shifted_by
 
 
 def follow(database_now: datetime.datetime) -> None:
@@ -23,12 +23,7 @@ def follow(database_now: datetime.datetime) -> None:
     _ahead = database_now - datetime.datetime.now(datetime.UTC)
 
 
-def shift() -> datetime.timedelta:
-    """Return what time was moved by; zero in production."""
-    return _shift
-
-
 def move(by: datetime.timedelta) -> None:
     """Move time, for tests: ``move(timedelta(hours=24))``. Negative values move it back."""
-    global _shift
-    _shift += by
+    global shifted_by
+    shifted_by += by

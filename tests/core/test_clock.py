@@ -10,7 +10,7 @@ from django_durable.core import clock
 @pytest.fixture(autouse=True)
 def _clock_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "_ahead", timedelta())
-    monkeypatch.setattr(clock, "_shift", timedelta())
+    monkeypatch.setattr(clock, "shifted_by", timedelta())
 
 
 def seconds_ahead() -> float:
@@ -29,7 +29,7 @@ def test_moving_time_moves_now_and_adds_up() -> None:
     clock.move(timedelta(hours=24))
     clock.move(timedelta(hours=-1))
 
-    assert clock.shift() == timedelta(hours=23)
+    assert clock.shifted_by == timedelta(hours=23)
     assert seconds_ahead() == pytest.approx(23 * 3600, abs=1)
 
 

@@ -45,7 +45,7 @@ def test_ids_of_several_threads_differ() -> None:
 
 def test_ids_go_on_while_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
     before = uuid7()
-    monkeypatch.setattr(clock, "_shift", timedelta(hours=-1))
+    monkeypatch.setattr(clock, "shifted_by", timedelta(hours=-1))
 
     assert uuid7() > before
 
@@ -54,7 +54,7 @@ def test_each_millisecond_counts_from_a_number_of_its_own(monkeypatch: pytest.Mo
     monkeypatch.setattr(ids, "_last", 0)
     counts = set()
     for seconds in range(10):
-        monkeypatch.setattr(clock, "_shift", timedelta(seconds=seconds))
+        monkeypatch.setattr(clock, "shifted_by", timedelta(seconds=seconds))
         counts.add(uuid7().int >> 48 & 0x3FFF)
 
     assert len(counts) > 1

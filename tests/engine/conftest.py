@@ -77,7 +77,7 @@ def engine(transactional_db: None) -> Iterator[Engine]:
     try:
         yield Engine()
     finally:
-        clock.move(-clock.shift())
+        clock.move(-clock.shifted_by)
         registry._functions.clear()
         registry._functions.update(known)
         catalog.forget()

@@ -148,7 +148,7 @@ def check(program: Lines, asynchronous: bool, cut: dict[str, Any], chance: rando
         assert not Step.objects.filter(kind="branch", run__status__in=ENDED, next_at__isnull=False).exists()
     finally:
         empty(connection)
-        clock.move(-clock.shift())
+        clock.move(-clock.shifted_by)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import reprlib
 from dataclasses import dataclass, field
@@ -124,9 +125,10 @@ def check_pattern(pattern: object) -> str:
     return text
 
 
-def patterns_of(name: str) -> list[str]:
+@functools.lru_cache
+def patterns_of(name: str) -> tuple[str, ...]:
     """Return the exact name and every wildcard that matches it: ``a/b.c`` gives ``a/b.c``, ``a/*``, ``a/b.*``."""
-    return [name, *(name[: match.end()] + "*" for match in re.finditer(r"[/.]", name))]
+    return name, *(name[: match.end()] + "*" for match in re.finditer(r"[/.]", name))
 
 
 def pattern_matches(pattern: str, name: str) -> bool:

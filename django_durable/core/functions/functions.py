@@ -72,6 +72,8 @@ class DurableFunction(Generic[D, R]):
         _check_handler(handler, self.place)
         name = handler.__name__.replace("_", "-").strip("-")
         self._app, self.slug = _split_id(name if id is None else id, self.place)
+        self.place_in(registry.app_label(handler.__module__))
+        self.is_async = inspect.iscoroutinefunction(handler)
         self.retries = _check_retries(retries, self.place)
         self.backoff = None if backoff is None else make_backoff(backoff)
         self.retry_on, self.no_retry_on = _check_exceptions(retry_on, no_retry_on, self.place)
@@ -88,20 +90,10 @@ class DurableFunction(Generic[D, R]):
             elif given is not None:
                 self._on_end(option, given)
 
-    @property
-    def id(self) -> str:
-        """The function's id: its app's label, a slash, and its slug."""
-        return f"{self._app or registry.app_label(self.handler.__module__)}/{self.slug}"
-
-    @property
-    def is_async(self) -> bool:
-        """Whether its handler is ``async def``."""
-        return inspect.iscoroutinefunction(self.handler)
-
-    @property
-    def app_label(self) -> str:
-        """The label of the app it belongs to; ``project`` outside an app."""
-        return self.id.partition("/")[0]
+    def place_in(self, app_label: str) -> None:
+        """Take the label of the app that holds the handler, unless the function was given one with its id."""
+        self.app_label = self._app or app_label  #: ``project`` outside an app
+        self.id = f"{self.app_label}/{self.slug}"
 
     @functools.cached_property
     def code_version(self) -> str:

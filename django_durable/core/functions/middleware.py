@@ -90,16 +90,9 @@ class Hooks:
         self._around_step = _overriding(middlewares, "around_step")
         self._encode = _overriding(middlewares, "encode")
         self._decode = _overriding(middlewares, "decode")[::-1]
-
-    @property
-    def watch_turns(self) -> bool:
-        """Whether a hook wants to know of turns."""
-        return bool(self._turn)
-
-    @property
-    def change_values(self) -> bool:
-        """Whether a hook changes what is recorded of values."""
-        return bool(self._encode)
+        self.watch_turns = bool(self._turn)  #: whether a hook wants to know of turns
+        self.watch_steps = bool(self._around_step)  #: whether one wants to know of attempts of steps
+        self.change_values = bool(self._encode or self._decode)  #: whether one changes what is recorded of values
 
     def before_send(self, events: list[Event]) -> list[Event]:
         """Return the events as the hooks change them; ConfigurationError if one changes their number."""
@@ -148,7 +141,7 @@ class Hooks:
 
     def around_step(self, step: Callable[[], StepContext]) -> AbstractContextManager[None]:
         """Return a context manager of all hooks for a step's function; *step* makes their argument."""
-        return self._within_hooks(step()) if self._around_step else nullcontext()
+        return self._within_hooks(step()) if self.watch_steps else nullcontext()
 
     @contextmanager
     def _within_hooks(self, step: StepContext) -> Iterator[None]:
@@ -164,6 +157,11 @@ class Hooks:
         for each in self._encode:
             value = each.encode(value)
         return value
+
+    @property
+    def decoder(self) -> Callable[[Any], Any] | None:
+        """What gives the value that was recorded as another one; None if no hook changes values."""
+        return self.decode if self._decode else None
 
     def decode(self, value: Any) -> Any:
         """Return the value that was recorded as this one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import ConfigurationError
@@ -30,6 +30,7 @@ def locate_apps_by(locate: Callable[[str], str | None]) -> None:
     _locate = locate
     early, _unnamed[:] = _unnamed[:], []
     for function in early:
+        function.place_in(app_label(function.handler.__module__))
         add(function)
 
 
@@ -84,9 +85,10 @@ def async_ids() -> list[str]:
     return [function.id for function in _functions.values() if function.is_async]
 
 
-def listening_to(event_name: str) -> Iterator[tuple[DurableFunction[Any, Any], list[On]]]:
-    """Yield each function with those of its triggers that listen to the event's name."""
-    for function in _functions.values():
-        triggers = [on for on in function.listens if pattern_matches(on.name, event_name)]
-        if triggers:
-            yield function, triggers
+def listening_to(event_name: str) -> list[tuple[DurableFunction[Any, Any], list[On]]]:
+    """Return each function with those of its triggers that listen to the event's name."""
+    found = [
+        (function, [on for on in function.listens if pattern_matches(on.name, event_name)])
+        for function in _functions.values()
+    ]
+    return [(function, triggers) for function, triggers in found if triggers]

@@ -48,7 +48,7 @@ class PendingCall:
 class AsyncReplay(Replay):
     """One pass of an ``async def`` handler; the caller performs what the handler asks for while it rests."""
 
-    def __init__(self, history: History, *, decode: Callable[[Any], Any] = lambda value: value) -> None:
+    def __init__(self, history: History, *, decode: Callable[[Any], Any] | None = None) -> None:
         super().__init__(history, _perform_elsewhere, decode=decode)
         self.asked: list[PendingCall] = []  #: since the caller last looked, without a memo
         self._loop = HandlerLoop(self._refuse_outside_step)

@@ -113,7 +113,7 @@ class Replay:
         perform: Callable[[Op, Memo | None], Memo],
         branches: BranchRunner | None = None,
         *,
-        decode: Callable[[Any], Any] = lambda value: value,
+        decode: Callable[[Any], Any] | None = None,
     ) -> None:
         self.history = history
         self.used: set[bytes] = set()
@@ -198,11 +198,11 @@ class Replay:
             value = op.result(memo)
         except (EncodingError, InvalidEvent) as error:
             raise self.refuse(op.ref, error) from None
-        return self._decoded(op.ref, value) if isinstance(op, RunStep | Invoke) else value
+        return self._decoded(op.ref, value) if self._decode and isinstance(op, RunStep | Invoke) else value
 
     def _decoded(self, ref: StepRef, value: Any) -> Any:
         try:
-            return self._decode(value)
+            return self._decode(value) if self._decode else value
         except Exception as error:  # of a project's hook, for which the handler is not to blame
             raise self._stop(ref, EngineFailed(error)) from error
 

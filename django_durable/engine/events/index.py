@@ -118,14 +118,14 @@ def _arrival(row: EventRow, document: dict[str, Any], paths: Mapping[str, Iterab
 
 def store_keys(arrived: Iterable[IndexedEvent]) -> None:
     """Store the keys of events; keys that exist are left."""
-    get_store().store_keys(
-        [
-            (path_id, key, arrival.row.ingested_at, arrival.row.id)
-            for arrival in arrived
-            if arrival.row.ingested_at is not None
-            for (_, path_id), key in arrival.keys.items()
-        ]
-    )
+    keys = [
+        (path_id, key, arrival.row.ingested_at, arrival.row.id)
+        for arrival in arrived
+        if arrival.row.ingested_at is not None
+        for (_, path_id), key in arrival.keys.items()
+    ]
+    if keys:
+        get_store().store_keys(keys)
 
 
 def named(patterns: Iterable[str]) -> Any:

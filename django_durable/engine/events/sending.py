@@ -23,7 +23,7 @@ from ...core.values import encoding
 from ...core.values.coercion import fields_of
 from ...drivers.base import BaseDriver, get_driver
 from ...exceptions import InvalidEvent, OutsideTransaction
-from ...managers import DatabaseNow
+from ...managers import NOW
 from ...middleware import get_hooks
 from ...models import Event as StoredEvent
 from ...models import EventId
@@ -95,8 +95,8 @@ def _prepare(event: Event, source: str) -> _Sent:
         ts=ts,
         v=_text(event, "v"),
         source=source,
-        received_at=DatabaseNow(),
-        ingest_at=ts if ts > now else DatabaseNow(),
+        received_at=NOW,
+        ingest_at=ts if ts > now else NOW,
     )
     return _Sent(row, _idempotency_key(event, row))
 
@@ -146,7 +146,7 @@ def refuse_other_transaction(alias: str) -> None:
 def _store(sent: Sequence[_Sent], alias: str) -> dict[bytes, UUID]:
     """Insert what is new; return the id of the first event of every key."""
     keys = [each.key for each in sent if each.key]
-    first = _stored_keys(keys, alias)
+    first = _stored_keys(keys, alias) if keys else {}
     new: dict[bytes, EventId] = {}
     for key in keys:
         if key.digest not in first:
@@ -158,7 +158,8 @@ def _store(sent: Sequence[_Sent], alias: str) -> dict[bytes, UUID]:
         StoredEvent.objects.using(alias).bulk_create(fresh, batch_size=BATCH)
     if new:
         first |= _claim_keys(new, alias)
-    _warn_of_other_payloads(keys, new, alias)
+    if len(new) < len(keys):
+        _warn_of_other_payloads(keys, new, alias)
     return first
 
 
@@ -181,8 +182,6 @@ def _claim_keys(new: dict[bytes, EventId], alias: str) -> dict[bytes, UUID]:
 
 def _warn_of_other_payloads(keys: Iterable[EventId], new: dict[bytes, EventId], alias: str) -> None:
     repeated = {key.digest: key for key in keys if new.get(key.digest) is not key}
-    if not repeated:
-        return
     for first in EventId.objects.using(alias).filter(digest__in=list(repeated)):
         row = repeated[first.digest].event
         if first.payload not in {_payload_digest(row, secret) for secret in match_secrets()}:
@@ -191,15 +190,14 @@ def _warn_of_other_payloads(keys: Iterable[EventId], new: dict[bytes, EventId], 
 
 def store_own(name: str, data: dict[str, Any], *, to_ingest: bool = False, **values: Any) -> StoredEvent:
     """Store an event of the engine itself; without *to_ingest*, what it does is done in the same commit."""
-    now = DatabaseNow()
     event = StoredEvent(
         id=uuid7(),
         name=name,
         data=_searchable(data),
         ts=clock.now(),
-        received_at=now,
-        ingest_at=now,
-        **{"source": StoredEvent.Source.INTERNAL, "ingested_at": None if to_ingest else now, **values},
+        received_at=NOW,
+        ingest_at=NOW,
+        **{"source": StoredEvent.Source.INTERNAL, "ingested_at": None if to_ingest else NOW, **values},
     )
     get_store().insert(event)
     if to_ingest:

@@ -38,7 +38,7 @@ class Bulkhead:
 
     def is_open(self) -> bool:
         """Tell whether the process may claim another run: none waits for company to go, or would have too much."""
-        return not self._waiting and len(self._present) < self._most()
+        return not self._waiting and (not self._suspects or len(self._present) < self._most())
 
     def wait_until_open(self, should_stop: Callable[[], bool]) -> bool:
         """Wait until the process may claim another run; False if it is told to stop."""
@@ -49,13 +49,14 @@ class Bulkhead:
 
     def admits(self, lease: Lease) -> bool:
         """Let a claimed run in if it may be; else it waits, and no other is claimed before it."""
+        most = most_beside(lease.crashes)
         with self._changed:
-            if len(self._present) >= min(self._most(), most_beside(lease.crashes)):
+            if len(self._present) >= min(self._most(), most):
                 self._waiting.add(lease)
                 return False
             self._waiting.discard(lease)
             self._present.add(lease)
-            if most_beside(lease.crashes) < sys.maxsize:
+            if most < sys.maxsize:
                 self._suspects.add(lease)
             return True
 

@@ -90,9 +90,8 @@ class Lease:
             raise LeaseLost
         # The statement leaves at least half a lease, see Store.record.
         self._until = max(self._until, asked + self._length / 2)
-        memo = step.memo(seq, event)
-        self.progressed(memo.size)
-        return memo
+        self.progressed(len(step.output or "") + len(step.error or ""))
+        return step.memo(seq, event)
 
     def progressed(self, size: int = 0) -> None:
         """Note that something was recorded, of *size* bytes of JSON: what failed or died before is past."""
@@ -193,7 +192,7 @@ def leased(claim: Claim, since: float) -> Lease:
     """Return the lease of a claim that was asked for at *since*, and follow the database's clock."""
     fault_points.point("claim.after")
     if connection().vendor != "sqlite":  # whose time is this process's: following it would add up delays
-        clock.follow(claim.now - clock.shift())
+        clock.follow(claim.now - clock.shifted_by)
     return Lease(claim, since)
 
 

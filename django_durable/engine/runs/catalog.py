@@ -121,13 +121,14 @@ def any_ends(option: str) -> bool:
     return own or any(option in each.end_functions for each in foreign().values())
 
 
-def listening_to(event_name: str) -> Iterator[tuple[AnyFunction, list[On]]]:
-    """Yield each function, of this code or another's, with those of its triggers that listen to the event's name."""
-    yield from registry.listening_to(event_name)
+def listening_to(event_name: str) -> list[tuple[AnyFunction, list[On]]]:
+    """Return each function, of this code or another's, with those of its triggers that listen to the event's name."""
+    found: list[tuple[AnyFunction, list[On]]] = [*registry.listening_to(event_name)]
     for each in foreign().values():
         triggers = [on for on in each.listens if pattern_matches(on.name, event_name)]
         if triggers and registry.get(each.id) is None:
-            yield each, triggers
+            found.append((each, triggers))
+    return found
 
 
 def is_heard(event_name: str) -> bool:
@@ -135,7 +136,7 @@ def is_heard(event_name: str) -> bool:
     foreign()  # which forgets what is not true any more
     key = (alias(), event_name, registry.generation())
     if key not in _heard:
-        _heard[key] = any(True for _ in listening_to(event_name))
+        _heard[key] = bool(listening_to(event_name))
     return _heard[key]
 
 

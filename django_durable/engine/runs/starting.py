@@ -12,7 +12,7 @@ from django.db import transaction
 from ...conf import get_settings
 from ...core.ids import uuid7
 from ...drivers.base import get_driver
-from ...managers import DatabaseNow
+from ...managers import NOW, DatabaseNow
 from ...models import Run, RunStatus
 from ..store.rows import NextClaim, ReadyRun
 from ..store.stores import get_store
@@ -28,9 +28,9 @@ def new_run(function: AnyFunction, **values: Any) -> Run:
         function_id=function.id,
         queue=catalog.queue_of(function),
         code_version=function.code_version,
-        ready_at=DatabaseNow(),
+        ready_at=NOW,
         next_at=DatabaseNow(get_settings().rehint),
-        **{"created_at": DatabaseNow(), **values},
+        **{"created_at": NOW, **values},
     )
 
 

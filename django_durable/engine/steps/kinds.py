@@ -29,17 +29,13 @@ from .opening import PendingStep
 from .turn_context import TurnContext
 
 
-def _one(op: Op, turn: TurnContext) -> int:
-    return 1
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """What the engine does for one kind of step."""
 
     begin: Callable[[TurnContext, Any, Memo | None], Memo | PendingStep]  #: do it, or say how it opens
     is_due: Callable[[TurnContext, Any, Memo], bool] | None = None  #: whether an open one goes on; None: others say
-    counts: Callable[[Any, TurnContext], int] = _one  #: how many steps of the run's limit it takes
+    count: Callable[[TurnContext, Any], int] | None = None  #: how many of the run's steps it takes; None: one
 
 
 def at_its_moment(turn: TurnContext, op: Op, memo: Memo) -> bool:
@@ -56,5 +52,5 @@ KINDS: Mapping[type[Any], Kind] = {
     SendEvents: Kind(begin=send_event.begin),
     Summarize: Kind(begin=summary.begin),
     ContinueAsNew: Kind(begin=continue_as_new.begin),
-    Group: Kind(begin=parallel.begin, is_due=parallel.has_new_branches, counts=parallel.count),
+    Group: Kind(begin=parallel.begin, is_due=parallel.has_new_branches, count=parallel.count),
 }

@@ -34,7 +34,7 @@ def has_new_branches(turn: TurnContext, op: Group, memo: Memo) -> bool:
     return bool(op.missing(turn.history))
 
 
-def count(op: Group, turn: TurnContext) -> int:
+def count(turn: TurnContext, op: Group) -> int:
     """Return how many steps a group is: itself, and the branches that are not recorded."""
     return len(op.missing(turn.history)) + 1
 

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeGuard
@@ -24,7 +25,7 @@ from ...core.values.errors import encode_error
 from ...exceptions import StepTimeout
 from ...models import StepAttempt
 from ..store.rows import AttemptRow, StepRow
-from ..store.transactions import REMEDY, atomic, connection, roll_back_open
+from ..store.transactions import REMEDY, alias, atomic, roll_back_open
 from .descriptions import call_text, retry_text
 from .opening import PendingStep
 from .timeouts import limited, seconds_of
@@ -105,7 +106,8 @@ class Attempt:
         return await value if inspect.isawaitable(value) else value
 
     def _encoded(self, value: object) -> str:
-        recorded, limit, fn = self.turn.hooks.encode(value), self.turn.settings.max_payload, self.op.fn
+        hooks, limit, fn = self.turn.hooks, self.turn.settings.max_payload, self.op.fn
+        recorded = hooks.encode(value) if hooks.change_values else value
         return encoding.encode(recorded, root="result", limit=limit, hint=lambda: return_annotation(fn))
 
     def _context(self) -> StepContext:
@@ -231,10 +233,12 @@ def guarded(
     context: Callable[[], StepContext],
 ) -> Any:
     """Call the body of a step within the hooks; roll back a transaction left open, which is an error of its own."""
-    depth, left_open = len(connection().atomic_blocks), False
+    depth, left_open = len(connections[alias()].atomic_blocks), False
     try:
-        with turn.hooks.around_step(context), limited(timeout):
-            value = turn.call_body(ref, fn)
+        within_hooks = turn.hooks.around_step(context) if turn.hooks.watch_steps else nullcontext()
+        in_time = nullcontext() if timeout is None else limited(timeout)
+        with within_hooks, in_time:
+            value = turn.replay.call_body(ref, fn)
     finally:
         left_open = roll_back_open(depth)
     if left_open:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from ...exceptions import StepTimeout
@@ -20,17 +20,13 @@ def seconds_of(timeout: datetime.timedelta | None) -> float | None:
     return None if timeout is None else timeout.total_seconds()
 
 
-def limited(timeout: datetime.timedelta | None) -> AbstractContextManager[None]:
-    """Return a context manager that raises StepTimeout in the code inside once its time is over.
+@contextmanager
+def limited(timeout: datetime.timedelta) -> Iterator[None]:
+    """Raise StepTimeout in the code inside once its time is over.
 
     In the main thread of a process, such as those of Celery's prefork pool, a timer signal interrupts the code. Nothing
     can interrupt another thread, so there the error is raised when the code is done.
     """
-    return nullcontext() if timeout is None else _limited(timeout)
-
-
-@contextmanager
-def _limited(timeout: datetime.timedelta) -> Iterator[None]:
     ends = time.monotonic() + timeout.total_seconds()
     with _timer(timeout):
         yield

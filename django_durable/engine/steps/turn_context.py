@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ...conf import Settings
     from ...core.functions.functions import DurableFunction
     from ...core.functions.middleware import Hooks, RunContext
-    from ...core.replay.operations import Memo, StepOptions, StepRef
-    from ...core.replay.replay import History
+    from ...core.replay.operations import Memo, StepOptions
+    from ...core.replay.replay import History, Replay
     from ...core.retries import RetryPolicy
     from ..leases.leases import Lease
 
@@ -26,11 +26,12 @@ class TurnContext(Protocol):
     hooks: Hooks
 
     @property
+    def replay(self) -> Replay:
+        """The pass that runs now."""
+
+    @property
     def context(self) -> RunContext:
         """The run as hooks see it."""
-
-    def call_body(self, ref: StepRef, fn: Callable[[], Any], /) -> Any:
-        """Call the function of a step; steps called meanwhile are refused."""
 
     def policy_of(self, options: StepOptions) -> RetryPolicy:
         """Return how often and when attempts of a step with these options are made."""

@@ -43,7 +43,7 @@ def connection() -> BaseDatabaseWrapper:
 
 def is_open(depth: int) -> bool:
     """Tell whether a transaction is open beside the *depth* blocks that were, or autocommit was turned off."""
-    current = connection()
+    current = connections[alias()]
     return len(current.atomic_blocks) != depth or not (current.in_atomic_block or current.get_autocommit())
 
 
@@ -124,7 +124,7 @@ def retried(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for tried in range(1, _TRIES):
-            used = connection().connection
+            used = connections[alias()].connection
             try:
                 return function(*args, **kwargs)
             except (OperationalError, InterfaceError) as error:

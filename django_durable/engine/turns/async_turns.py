@@ -60,7 +60,7 @@ class AsyncTurn(Turn):
         self._outcome: Outcome | None = None
         self._is_parked = False
         self._steps = lease.claim.steps  #: that the run has, with those that are open
-        self.replay = AsyncReplay(self.history, decode=self.hooks.decode)
+        self.replay = AsyncReplay(self.history, decode=self.hooks.decoder)
 
     async def arun(self) -> None:
         """Run the turn between the project's hooks, which are called in the thread of the worker's task."""

@@ -22,7 +22,7 @@ from ...core.functions.functions import DurableFunction
 from ...core.functions.middleware import RunContext
 from ...core.functions.steps import RunInfo, Step, current_step
 from ...core.replay.interrupts import LeaseLost, Suspend
-from ...core.replay.operations import Memo, Op, StepOptions, StepRef
+from ...core.replay.operations import Memo, Op, StepOptions
 from ...core.replay.replay import Aborted, History, Outcome, Raised, Replay, Suspended
 from ...core.retries import RetryPolicy
 from ...exceptions import InvalidEvent, RunTooLarge, StepInTransaction, TooManySteps
@@ -129,7 +129,7 @@ class Turn:
     def _pass(self) -> Outcome:
         """Run the handler once over the history."""
         branches = BranchTurn(self) if self.lease.claim.key else None
-        self.replay = Replay(self.history, self.perform, branches, decode=self.hooks.decode)
+        self.replay = Replay(self.history, self.perform, branches, decode=self.hooks.decoder)
         step = self.step()
         token = current_step.set(step)
         try:
@@ -190,7 +190,8 @@ class Turn:
             raise StepInTransaction(op.ref.name, str(op.ref.where))
         if memo is not None:
             return
-        lease, new = self.lease, KINDS[type(op)].counts(op, self)
+        lease, count = self.lease, KINDS[type(op)].count
+        new = count(self, op) if count else 1
         if lease.claim.steps + lease.recorded + new > self.settings.max_steps:
             raise TooManySteps(op.ref.name, str(op.ref.where), self.settings.max_steps)
         if lease.recorded_bytes > self.settings.max_run:
@@ -229,10 +230,6 @@ class Turn:
             attempt=claim.attempt,
             event=stored_events.event_of(stored_events.trigger_of(claim)),
         )
-
-    def call_body(self, ref: StepRef, fn: Callable[[], Any], /) -> Any:
-        """Call the function of a step; steps called meanwhile are refused."""
-        return self.replay.call_body(ref, fn)
 
     @functools.cached_property
     def _policy(self) -> RetryPolicy:

@@ -61,18 +61,13 @@ def _is_poisoned(lease: Lease) -> bool:
 
 def _function_to_run(lease: Lease) -> DurableFunction[Any, Any] | None:
     """Return the run's function; None if the code lacks it or differs, the run failed, or the claim is lost."""
-    with suppress(LeaseLost):  # Whoever took the run goes on with it.
-        return _runnable(lease)
-    return None
-
-
-def _runnable(lease: Lease) -> DurableFunction[Any, Any] | None:
     claim = lease.claim
     function = registry.get(claim.function_id)
-    if function is None:
-        versions.leave_to_others(lease)
-    elif _is_poisoned(lease) and (claim.key or claim.crashes > MOST_CRASHES):
-        poison.fail(lease)
-    elif versions.may_go_on(lease, function):
-        return function
+    with suppress(LeaseLost):  # Whoever took the run goes on with it.
+        if function is None:
+            versions.leave_to_others(lease)
+        elif claim.crashes > MOST_CRASHES or (claim.key and _is_poisoned(lease)):
+            poison.fail(lease)
+        elif versions.may_go_on(lease, function):
+            return function
     return None

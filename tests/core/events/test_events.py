@@ -98,7 +98,7 @@ def test_a_wildcard_elsewhere_is_refused_with_an_example(pattern: str) -> None:
 
 
 def test_a_name_is_listened_to_by_itself_and_each_of_its_prefixes() -> None:
-    assert patterns_of("a/b.c") == ["a/b.c", "a/*", "a/b.*"]
+    assert patterns_of("a/b.c") == ("a/b.c", "a/*", "a/b.*")
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,7 @@ def test_the_next_attempt_starts_now(engine: Engine, where: str) -> None:
     attempts: list[float] = []
 
     def work_at_last() -> str:
-        attempts.append(clock.shift().total_seconds())
+        attempts.append(clock.shifted_by.total_seconds())
         if len(attempts) < 3:
             raise ValueError("not yet")
         return "done"

@@ -259,7 +259,7 @@ class PostgreSQLStore(PortableStore):
     def _rows(self, sql: str, **values: Any) -> list[Any]:
         """Execute a statement; return the rows that it gives."""
         cursor = hot_cursor(connections[self.alias])
-        parameters: dict[str, Any] = {"shift": clock.shift(), **values}
+        parameters: dict[str, Any] = {"shift": clock.shifted_by, **values}
         cursor.execute(sql, parameters)
         rows: list[Any] = cursor.fetchall()
         return rows
