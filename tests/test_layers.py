@@ -39,6 +39,28 @@ STOREYS = {
     "tasks": 3,
 }
 SURFACE = 4
+# Inside core/ and engine/, from the ground up: a room imports from the floors below its own, and not from the rooms
+# beside it; the single files on the ground of core import one another. Rooms of the future have their floor already.
+STAIRCASES = {
+    "core": (
+        {"clock", "durations", "fault_points", "ids", "processes", "retries", "suggestions", "type_variables"},
+        {"values"},
+        {"events"},
+        {"flow"},
+        {"replay"},
+        {"functions"},
+        {"gotchas"},
+    ),
+    "engine": (
+        {"store"},
+        {"events", "flow"},
+        {"runs"},
+        {"leases"},
+        {"scheduler", "steps"},
+        {"turns"},
+        {"workers"},
+    ),
+}
 SEPARATE_SURFACES = ("admin", "api", "management")
 CLOCK = f"{ROOT}.core.clock"
 OTHER_CLOCKS = {
@@ -127,6 +149,33 @@ def the_root_imports_core_only(modules: Modules) -> Iterator[str]:
     for imported in _imports(_at_import_time(modules[ROOT]), modules):
         if f"{imported}.".startswith(f"{ROOT}.") and _storey(imported) > 0:
             yield f"{ROOT} imports {imported} at import time"
+
+
+def rooms_stand_on_a_staircase(modules: Modules) -> Iterator[str]:
+    """Inside core and engine no room imports from one above it, or beside it, not even a type."""
+    for name, tree in modules.items():
+        for imported in _imports(tree, modules):
+            (own, floor), (other, below) = _floor(name), _floor(imported)
+            if own and other and own[0] == other[0] and own != other and (below > floor or below == floor > 0):
+                yield f"{name} imports {imported}"
+
+
+def _floor(module: str) -> tuple[tuple[str, str] | None, int]:
+    """Return the storey and the room of a module inside core or engine, and the room's floor; None outside of them."""
+    storey, _, inside = module.removeprefix(f"{ROOT}.").partition(".")
+    room = inside.partition(".")[0]
+    if storey not in STAIRCASES or not room:
+        return None, 0
+    floors = [floor for floor, rooms in enumerate(STAIRCASES[storey]) if room in rooms]
+    return (storey, room), floors[0] if floors else -1
+
+
+def every_room_has_a_floor(modules: Modules) -> Iterator[str]:
+    """A new room of core or engine takes its place on the staircase."""
+    for name in modules:
+        room, floor = _floor(name)
+        if room and floor < 0:
+            yield f"{name} stands on no floor of STAIRCASES"
 
 
 def core_has_no_framework(modules: Modules) -> Iterator[str]:
@@ -233,6 +282,16 @@ BAD_SAMPLES: dict[Callable[[Modules], Iterator[str]], tuple[dict[str, str], ...]
         {"drivers.base": "import django_durable.drivers.inline", "drivers.inline": ""},
         {"core.steps": "import django_durable", "": ""},
     ),
+    rooms_stand_on_a_staircase: (
+        {"core.values.tags": "from django_durable.core.events import events", "core.events.events": ""},
+        {"core.clock": "def f():\n    from django_durable.core.values import tags", "core.values.tags": ""},
+        {
+            "engine.leases.leases": "if TYPE_CHECKING:\n    from django_durable.engine.turns.turns import Turn",
+            "engine.turns.turns": "",
+        },
+        {"engine.steps.run": "from django_durable.engine.scheduler import scheduler", "engine.scheduler.scheduler": ""},
+    ),
+    every_room_has_a_floor: ({"engine.helpers.misc": ""}, {"core.new_room": ""}),
     the_root_imports_core_only: ({"": "from django_durable.models import Run", "models": ""},),
     core_has_no_framework: (
         {"core.steps": "from django.db import models"},
@@ -270,14 +329,16 @@ BAD_SAMPLES: dict[Callable[[Modules], Iterator[str]], tuple[dict[str, str], ...]
     ),
 }
 HARMLESS = {
-    "": "from django_durable.core.a import Op\ndef send():\n    from django_durable.engine import runs",
-    "core.a": "if TYPE_CHECKING:\n    from django_durable.core import steps\n    import typing_extensions\n"
-    "import time\ntime.monotonic()",
-    "core.steps": "from django_durable.core.a import Op\nimport cel_expr_python",
-    "engine.runs": "from django_durable.core import a\nRun.objects.create()\n'UPDATE run SET status = 1'",
+    "": "from django_durable.core.replay import replay\ndef send():\n    from django_durable.engine.runs import ending",
+    "core.values.tags": "if TYPE_CHECKING:\n    import typing_extensions\nimport time\ntime.monotonic()",
+    "core.replay.replay": "from django_durable.core.values import tags\nimport cel_expr_python",
+    "engine.runs.ending": "from django_durable.core.values import tags\nfrom django_durable.engine.runs import timers\n"
+    "Run.objects.create()\n'UPDATE run SET status = 1'",
+    "engine.runs.timers": "from django_durable.engine.store import rows",
+    "engine.store.rows": "",
     "codecs": "from django.utils.module_loading import import_string\nre.compile(text)",
-    "drivers.celery": "import celery\nfrom django_durable.engine import runs",
-    "admin.runs": "from django_durable.engine import runs\nruns.create(function)",
+    "drivers.celery.task": "import celery\nfrom django_durable.engine.runs import ending",
+    "admin.runs": "from django_durable.engine.runs import ending\nending.create(function)",
     "checks": "context.update(title='x')\ndigest.update(b'')",
 }
 

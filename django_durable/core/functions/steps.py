@@ -149,7 +149,8 @@ class Step:
     def _body(self, id: str, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, atomic: bool) -> Any:
         def build(ref: operations.StepRef) -> operations.RunStep:
             given = self._with_key(ref, kwargs)
-            return operations.RunStep(ref, _check_function(fn, atomic=atomic), args, given, atomic, self._options)
+            make = operations.AtomicStep if atomic else operations.RunStep
+            return make(ref, _check_function(fn, atomic=atomic), args, given, self._options)
 
         return self._replay.call(id, build)
 

@@ -138,25 +138,27 @@ NO_OPTIONS = StepOptions()
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """Run *fn* once and record its value; *atomic* ones in one transaction with their record."""
+    """Run *fn* and record its value."""
 
     ref: StepRef
     fn: Callable[..., Any]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    atomic: bool = False
     options: StepOptions = NO_OPTIONS
-
-    @property
-    def kind(self) -> StepKind:
-        """``atomic`` or ``run``."""
-        return StepKind.ATOMIC if self.atomic else StepKind.RUN
+    kind = StepKind.RUN
 
     def result(self, memo: Memo) -> Any:
         """Return the recorded value, or raise the recorded error."""
         if memo.status is StepStatus.FAILED:
             raise recorded_error(self.ref.name, memo)
         return encoding.decode(memo.output or "null", lambda: return_annotation(self.fn))
+
+
+@dataclass(frozen=True, slots=True)
+class AtomicStep(RunStep):
+    """Run *fn* in one transaction with the record of its value."""
+
+    kind = StepKind.ATOMIC
 
 
 @dataclass(frozen=True, slots=True)

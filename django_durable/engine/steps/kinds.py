@@ -13,6 +13,7 @@ from typing import Any
 from ...core import clock
 from ...core.replay.groups import Group
 from ...core.replay.operations import (
+    AtomicStep,
     ContinueAsNew,
     Invoke,
     Memo,
@@ -24,7 +25,18 @@ from ...core.replay.operations import (
     WaitForEvent,
     WaitForSignal,
 )
-from . import continue_as_new, invoke, parallel, run, send_event, sleep, summary, wait_for_event, wait_for_signal
+from . import (
+    atomic,
+    continue_as_new,
+    invoke,
+    parallel,
+    run,
+    send_event,
+    sleep,
+    summary,
+    wait_for_event,
+    wait_for_signal,
+)
 from .opening import PendingStep
 from .turn_context import TurnContext
 
@@ -45,6 +57,7 @@ def at_its_moment(turn: TurnContext, op: Op, memo: Memo) -> bool:
 
 KINDS: Mapping[type[Any], Kind] = {
     RunStep: Kind(begin=run.begin, is_due=at_its_moment),
+    AtomicStep: Kind(begin=atomic.begin, is_due=at_its_moment),
     Sleep: Kind(begin=sleep.begin, is_due=at_its_moment),
     WaitForEvent: Kind(begin=wait_for_event.begin),
     WaitForSignal: Kind(begin=wait_for_signal.begin),

@@ -1,4 +1,4 @@
-"""``step.run`` and ``step.atomic``: make one attempt of the step's function, and record its value or its failure."""
+"""``step.run``: make one attempt of the step's function, and record its value or its failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeGuard
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
-from django.db import DatabaseError, connections
+from django.db import connections
 
 from ... import signals
 from ...core import clock, fault_points
@@ -25,7 +25,7 @@ from ...core.values.errors import encode_error
 from ...exceptions import StepTimeout
 from ...models import StepAttempt
 from ..store.rows import AttemptRow, StepRow
-from ..store.transactions import REMEDY, alias, atomic, roll_back_open
+from ..store.transactions import REMEDY, alias, roll_back_open
 from .descriptions import call_text, retry_text
 from .opening import PendingStep
 from .timeouts import limited, seconds_of
@@ -41,7 +41,7 @@ def begin(turn: TurnContext, op: RunStep, memo: Memo | None) -> Memo | PendingSt
     """
     attempt = next_attempt(turn, op, memo)
     try:
-        return _record_with_writes(attempt) if op.atomic else record(attempt, attempt.call())
+        return record(attempt, attempt.call())
     except BodyFailed as failed:
         return fail(attempt, failed.error)
 
@@ -54,7 +54,7 @@ def next_attempt(turn: TurnContext, op: RunStep, memo: Memo | None) -> Attempt:
 
 def runs_in_loop(op: Op) -> TypeGuard[RunStep]:
     """Tell whether the step's function runs beside the handler, in the event loop or in a thread of its own."""
-    return isinstance(op, RunStep) and (is_async(op.fn) or op.options.thread) and not op.atomic
+    return isinstance(op, RunStep) and op.kind is StepKind.RUN and (is_async(op.fn) or op.options.thread)
 
 
 class BodyFailed(Exception):
@@ -159,27 +159,6 @@ def record(attempt: Attempt, output: str) -> Memo:
     except LeaseLost:
         attempt.discard(output)
         raise
-    fault_points.point("step.after_commit")
-    return memo
-
-
-def _record_with_writes(attempt: Attempt) -> Memo | PendingStep:
-    """Run the function and record its value in one transaction."""
-    lease, row = attempt.turn.lease, None
-    try:
-        with atomic():
-            # To begin may have taken long: SQLite waits for the write lock, others connect again.
-            lease.check()
-            row = attempt.completed(attempt.call())
-            memo = lease.record(row)
-    except LeaseLost:
-        if row is not None:
-            attempt.discard(row.output)
-        raise
-    except DatabaseError as error:
-        # Whether the commit happened is unknown until the database is asked.
-        seq = lease.store.recorded_as(lease.claim, row.key) if row is not None else None
-        return fail(attempt, error) if row is None or seq is None else row.memo(seq)
     fault_points.point("step.after_commit")
     return memo
 

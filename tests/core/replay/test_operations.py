@@ -15,6 +15,7 @@ import pytest
 from django_durable.core.events.conditions import match_rule
 from django_durable.core.events.events import Event
 from django_durable.core.replay.operations import (
+    AtomicStep,
     CallSite,
     Invoke,
     Memo,
@@ -97,9 +98,9 @@ def test_a_step_is_settled_once_it_completed_or_failed(status: str, settled: boo
 # Results
 
 
-@pytest.mark.parametrize(("atomic", "kind"), [(False, "run"), (True, "atomic")])
-def test_a_step_in_a_transaction_is_a_kind_of_its_own(atomic: bool, kind: str) -> None:
-    assert RunStep(REF, quote, atomic=atomic).kind == kind
+@pytest.mark.parametrize(("make", "kind"), [(RunStep, "run"), (AtomicStep, "atomic")])
+def test_a_step_in_a_transaction_is_a_kind_of_its_own(make: type[RunStep], kind: str) -> None:
+    assert make(REF, quote).kind == kind
 
 
 def test_a_recorded_object_becomes_the_class_that_the_function_returns() -> None:
