@@ -20,7 +20,7 @@ from . import side_by_side
 from .figures import ROWS, Figure
 
 #: Modules of this package with a function figures(); each gets an empty database.
-SUBJECTS = ("engine", "waits", "partitions", "scaling")
+SUBJECTS = ("engine", "path", "waits", "partitions", "scaling")
 
 
 def main() -> None:

@@ -34,7 +34,8 @@ class Way:
 
 def figures() -> Iterator[Figure]:
     """Count the way of one event to the end of a run of one step, and the part that a further step adds."""
-    one, two = way_of(partial(_run, 1)), way_of(partial(_run, 2))
+    register()
+    one, two = way_of(partial(send, 1)), way_of(partial(send, 2))
     for name in MEASURES:
         yield Figure.of("one event, a run of 1 step", name, [getattr(one, name)])
     for name in ("calls", "moves"):
@@ -81,7 +82,8 @@ def _caller(frame: FrameType) -> str:
     return outer.f_code.co_filename if outer else ""
 
 
-def _run(steps: int) -> None:
+def send(steps: int) -> None:
+    """Send the event that starts a run of so many steps, and work until it has ended."""
     durable.send_event("bench/path", {"steps": steps})
 
 

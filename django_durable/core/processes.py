@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,12 +17,23 @@ def per_process(make: Callable[[], T]) -> Callable[[], T]:
     A fork inherits its parent's objects, but not the threads that serve them, and not the right to use their
     connections. So whatever has either is made anew in the fork.
     """
-    made: dict[int, T] = {}
+    made: list[T] = []
+    lock = threading.Lock()
 
-    @functools.wraps(make)
+    @functools.cache
     def of_this_process() -> T:
-        pid = os.getpid()
-        # Threads that make it at the same time all take the one that is kept first.
-        return made[pid] if pid in made else made.setdefault(pid, make())
+        # Threads that ask for the first time together are all given the one that is made first.
+        with lock:
+            if not made:
+                made.append(make())
+            return made[0]
 
+    def forget() -> None:
+        nonlocal lock
+        lock = threading.Lock()  # A thread of the parent may have held it.
+        made.clear()
+        of_this_process.cache_clear()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget)
     return of_this_process

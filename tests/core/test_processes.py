@@ -43,19 +43,24 @@ def test_a_fork_makes_its_own_and_leaves_its_parents_alone() -> None:
 
 def test_threads_that_ask_at_once_are_given_one_value() -> None:
     meeting, given = threading.Barrier(4), []
+    made: list[object] = []
 
     @per_process
     def value() -> object:
-        meeting.wait(10)
-        return object()
+        made.append(object())
+        return made[-1]
 
-    threads = [threading.Thread(target=lambda: given.append(value())) for _ in range(4)]
+    def ask() -> None:
+        meeting.wait(10)
+        given.append(value())
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert len(given) == 4
+    assert (len(given), len(made)) == (4, 1)
     assert len(set(map(id, given))) == 1
 
 

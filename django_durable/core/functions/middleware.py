@@ -93,6 +93,7 @@ class Hooks:
         self.watch_turns = bool(self._turn)  #: whether a hook wants to know of turns
         self.watch_steps = bool(self._around_step)  #: whether one wants to know of attempts of steps
         self.change_values = bool(self._encode or self._decode)  #: whether one changes what is recorded of values
+        self.decoder = self.decode if self._decode else None  #: what undoes that, if one does
 
     def before_send(self, events: list[Event]) -> list[Event]:
         """Return the events as the hooks change them; ConfigurationError if one changes their number."""
@@ -157,11 +158,6 @@ class Hooks:
         for each in self._encode:
             value = each.encode(value)
         return value
-
-    @property
-    def decoder(self) -> Callable[[Any], Any] | None:
-        """What gives the value that was recorded as another one; None if no hook changes values."""
-        return self.decode if self._decode else None
 
     def decode(self, value: Any) -> Any:
         """Return the value that was recorded as this one."""

@@ -43,7 +43,11 @@ def end_run(claim: Claim, end: RunEnd, next_claim: NextClaim | None = None) -> E
     Where nothing follows, a ready run may be claimed for *next_claim* in that commit.
     """
     fault_points.point("run.before_end")
-    result = _end_run(claim, end, next_claim)
+    follow_up = follow_up_of(claim.function_id, end.status, claim.event.name if claim.event else None)
+    if claim.parent_id or follow_up or end.unused or end.has_branches:
+        result = _end_with_all_that_follows(claim, end, follow_up)
+    else:
+        result = get_store().end(claim, end.status, output=end.output, error=end.error, next_claim=next_claim)
     if result:
         fault_points.point("run.after_end")
         told = {"run_id": claim.run_id, "function_id": claim.function_id, "status": str(end.status)}
@@ -52,11 +56,8 @@ def end_run(claim: Claim, end: RunEnd, next_claim: NextClaim | None = None) -> E
 
 
 @retried
-def _end_run(claim: Claim, end: RunEnd, next_claim: NextClaim | None) -> EndResult | None:
-    follow_up = follow_up_of(claim.function_id, end.status, claim.event.name if claim.event else None)
+def _end_with_all_that_follows(claim: Claim, end: RunEnd, follow_up: FollowUp | None) -> EndResult | None:
     store = get_store()
-    if claim.parent_id is None and follow_up is None and not end.unused and not end.has_branches:
-        return store.end(claim, end.status, output=end.output, error=end.error, next_claim=next_claim)
     with atomic():
         store.lock([claim.parent_id] if claim.parent_id else [])
         if not store.end(claim, end.status, output=end.output, error=end.error):

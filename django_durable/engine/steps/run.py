@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import inspect
-from collections.abc import Awaitable, Callable
+import reprlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,23 +16,29 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.db import connections
 
 from ... import signals
+from ...codecs import headline
 from ...core import clock, fault_points
 from ...core.functions.middleware import StepContext
 from ...core.replay.interrupts import LeaseLost
 from ...core.replay.operations import Memo, Op, RunStep, StepKind, StepRef, StepStatus, return_annotation
 from ...core.replay.replay import in_body
+from ...core.retries import RetryPolicy
 from ...core.values import encoding
 from ...core.values.errors import encode_error
 from ...exceptions import StepTimeout
 from ...models import StepAttempt
 from ..store.rows import AttemptRow, StepRow
 from ..store.transactions import REMEDY, alias, roll_back_open
-from .descriptions import call_text, retry_text
 from .opening import PendingStep
 from .timeouts import limited, seconds_of
 from .turn_context import TurnContext
 
+LONGEST_CALL = 1_000  #: characters
 LEFT_OPEN = f"The step's function left a transaction open; it was rolled back. {REMEDY}"
+
+
+_summary = reprlib.Repr()
+_summary.maxstring = _summary.maxother = 100
 
 
 def begin(turn: TurnContext, op: RunStep, memo: Memo | None) -> Memo | PendingStep:
@@ -194,6 +201,32 @@ def send_step_failed(turn: TurnContext, ref: StepRef, attempts: int, error: Exce
     claim = turn.lease.claim
     told = {"run_id": claim.run_id, "function_id": claim.function_id, "step": ref.name}
     signals.tell(signals.step_failed, lambda: [{**told, "attempts": attempts, "error": error}])
+
+
+# What people read of an attempt
+
+
+def retry_text(failed: int, policy: RetryPolicy, name: str, error: Exception) -> str:
+    """Return which attempt a step waits for after *failed* ones, and why."""
+    return f"attempt {failed + 1} of {policy.retries + 1} of {name}: {headline(error)}"
+
+
+def call_text(fn: Any, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None) -> str:
+    """Return the call of a step's function as people read it, shortened."""
+    if isinstance(fn, partial):
+        return call_text(fn.func, (*fn.args, *args), {**fn.keywords, **(kwargs or {})})
+    parts = [_argument(value) for value in args]
+    parts += [f"{name}={_argument(value)}" for name, value in (kwargs or {}).items()]
+    name = getattr(fn, "__qualname__", type(fn).__qualname__)
+    return f"{name}({', '.join(parts)})".replace("\0", "\\x00")[:LONGEST_CALL]
+
+
+def _argument(value: object) -> str:
+    try:
+        text = _summary.repr(value)
+    except Exception:  # An argument's own __repr__ must not fail the step.
+        text = f"<{type(value).__name__}>"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 # How a step's function is called

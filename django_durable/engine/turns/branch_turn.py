@@ -23,8 +23,7 @@ from ...exceptions import StepError, is_final
 from ...models import StepAttempt
 from ..leases.leases import Lease, worker_name
 from ..runs.starting import announce
-from ..steps.descriptions import call_text, retry_text
-from ..steps.run import call_plainly, context_of, guarded, send_step_failed, unfinished
+from ..steps.run import call_plainly, call_text, context_of, guarded, retry_text, send_step_failed, unfinished
 from ..steps.turn_context import TurnContext
 from ..store.rows import BranchEnd, Claim, NextClaim, Parking
 

@@ -14,7 +14,7 @@ from ...core.values.errors import encode_error
 from ...exceptions import EncodingError, is_final
 from ...models import RunStatus, StepAttempt
 from ..runs.end_events import RunEnd
-from ..steps.descriptions import retry_text
+from ..steps.run import retry_text
 from ..steps.turn_context import TurnContext
 from ..store.rows import AttemptRow, Parking
 
@@ -33,7 +33,8 @@ def end_of(turn: TurnContext, replay: Replay, outcome: Outcome, started_at: date
 
 def _completed(turn: TurnContext, replay: Replay, value: object, started_at: datetime.datetime) -> RunEnd | Parking:
     try:
-        output = encoding.encode(turn.hooks.encode(value), root="result", limit=turn.settings.max_payload)
+        recorded = turn.hooks.encode(value) if turn.hooks.change_values else value
+        output = encoding.encode(recorded, root="result", limit=turn.settings.max_payload)
     except EncodingError as error:
         return _failed(turn, error)
     except Exception as error:  # of a hook

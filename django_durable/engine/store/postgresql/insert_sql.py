@@ -8,7 +8,7 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Field, Model
 
-from ....codecs import seal_text
+from ....codecs import get_codec, seal_text
 from ....managers import DatabaseNow
 from ..portable.turn_writes import STEP_CHANGES
 from ..rows import AttemptRow, StepRow, WaitRow
@@ -52,10 +52,11 @@ RETURNING seq
 def parameters(*rows: StepRow | WaitRow | AttemptRow | None) -> dict[str, Any]:
     """Return the columns of these rows as they are stored, as the parameters of their parts."""
     values: dict[str, Any] = {}
+    seals = get_codec() is not None
     for row in rows:
         for name in row.__slots__ if row is not None else ():
             value = getattr(row, name)
-            if value and name in _PAYLOADS:
+            if seals and value and name in _PAYLOADS:
                 value = seal_text(value)
             elif name in _CHOICES:
                 value = str(value)

@@ -11,8 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
+
+from ....core import clock
 
 if TYPE_CHECKING:
     Cursor = psycopg.Cursor[Any]
@@ -37,6 +40,18 @@ class PreparingCursor(Cursor):
             return super().execute(query, params, **options)
         finally:
             connection.prepare_threshold = configured
+
+
+def rows(alias: str, sql: str, /, **values: Any) -> list[Any]:
+    """Execute a hot statement of the engine on this database; return the rows that it gives."""
+    wrapper: Any = connections[alias]
+    cursor: Any
+    raw, cursor = getattr(wrapper, _KEPT, (None, None))
+    if cursor is None or cursor is _UNKNOWN or raw is not wrapper.connection or wrapper.queries_logged:
+        cursor = hot_cursor(wrapper)
+    cursor.execute(sql, {"shift": clock.shifted_by, **values})
+    found: list[Any] = cursor.fetchall()
+    return found
 
 
 def hot_cursor(wrapper: BaseDatabaseWrapper) -> CursorWrapper:

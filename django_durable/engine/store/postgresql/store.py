@@ -6,13 +6,13 @@ import dataclasses
 import datetime
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django.db import connections
 
 from ....codecs import seal_text
-from ....core import clock
 from ....core.replay.operations import Memo
 from ....models import Event, Run
 from .. import page_sizes
@@ -36,12 +36,15 @@ from ..rows import (
 )
 from ..stored_events import Place, digest
 from ..transactions import retried
-from . import branch_sql, insert_sql, lookup_sql, results, run_sql, scheduler_sql
-from .prepared import hot_cursor
+from . import branch_sql, insert_sql, lookup_sql, prepared, results, run_sql, scheduler_sql
 
 
 class PostgreSQLStore(PortableStore):
     """The contract, in single statements."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(alias)
+        self._rows = partial(prepared.rows, alias)
 
     # Claims
 
@@ -129,7 +132,11 @@ class PostgreSQLStore(PortableStore):
     ) -> EndResult | None:
         if claim.key:
             return super().end(claim, status, output=output, error=error)
-        values: dict[str, Any] = {"status": str(status), "output": seal_text(output), "error": seal_text(error)}
+        values: dict[str, Any] = {
+            "status": str(status),
+            "output": output and seal_text(output),
+            "error": error and seal_text(error),
+        }
         if next_claim is None:
             return EndResult() if self._write(run_sql.END, claim, **values) else None
         sql = run_sql.end_and_claim(this_run=next_claim.run_id is not None, in_queue=next_claim.queue is not None)
@@ -255,14 +262,6 @@ class PostgreSQLStore(PortableStore):
         """Execute a write of a turn: fenced by the claim, with these rows."""
         held: dict[str, Any] = {"run_id": claim.run_id, "key": claim.key, "fence": claim.fence, "owner": claim.owner}
         return self._rows(sql, **(held | insert_sql.parameters(*rows) | values))
-
-    def _rows(self, sql: str, **values: Any) -> list[Any]:
-        """Execute a statement; return the rows that it gives."""
-        cursor = hot_cursor(connections[self.alias])
-        parameters: dict[str, Any] = {"shift": clock.shifted_by, **values}
-        cursor.execute(sql, parameters)
-        rows: list[Any] = cursor.fetchall()
-        return rows
 
 
 def _filled(step: StepRow) -> tuple[str, ...]:
