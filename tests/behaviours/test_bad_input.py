@@ -190,9 +190,9 @@ def test_an_event_that_cannot_be_sent_is_refused_and_nothing_is_stored(
 
 @pytest.mark.parametrize("wrong", [7, None, {"name": "app/a"}, ["app/a"]])
 def test_something_that_is_no_event_is_refused(engine: Engine, wrong: Any) -> None:
-    with pytest.raises(durable.InvalidEvent, match=r'is no event. Write Event\("app/name"'):
+    with pytest.raises(durable.InvalidEvent, match=r'is not an event. Write Event\("app/name"'):
         durable.send_event(wrong)
-    with pytest.raises(durable.InvalidEvent, match="is no event"):
+    with pytest.raises(durable.InvalidEvent, match="is not an event"):
         durable.send_events([durable.Event("app/fine"), wrong])
 
     assert not Event.objects.exists()

@@ -1,4 +1,4 @@
-"""The index of events: for every path that waits compare, the key that each event has there.
+"""The index of events: the key of each event under every path that waits compare.
 
 A wait on a path asks for one key, so that one event finds its waits, and one wait its events, among millions.
 """

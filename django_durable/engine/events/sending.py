@@ -80,7 +80,7 @@ class _Sent:
 
 def _checked(event: object) -> Event:
     if not isinstance(event, Event):
-        raise InvalidEvent(f'{reprlib.repr(event)} is no event. Write Event("app/name", {{…}})')
+        raise InvalidEvent(f'{reprlib.repr(event)} is not an event. Write Event("app/name", {{…}})')
     return event
 
 
@@ -135,7 +135,7 @@ def _payload_digest(row: StoredEvent, secret: bytes) -> bytes:
 
 
 def refuse_other_transaction(alias: str) -> None:
-    """Raise OutsideTransaction where what is stored now could outlive an open transaction of another database."""
+    """Raise OutsideTransaction where rows stored now could outlive an open transaction of another database."""
     for other in connections.all(initialized_only=True):
         # A test case's own transaction is open on every database and says nothing about the caller.
         opened = [block for block in other.atomic_blocks if not getattr(block, "_from_testcase", False)]
@@ -144,7 +144,7 @@ def refuse_other_transaction(alias: str) -> None:
 
 
 def _store(sent: Sequence[_Sent], alias: str) -> dict[bytes, UUID]:
-    """Insert what is new; return the id of the first event of every key."""
+    """Insert the new events; return the id of the first event of every key."""
     keys = [each.key for each in sent if each.key]
     first = _stored_keys(keys, alias) if keys else {}
     new: dict[bytes, EventId] = {}
@@ -170,10 +170,10 @@ def _stored_keys(keys: Iterable[EventId], alias: str) -> dict[bytes, UUID]:
 
 
 def _claim_keys(new: dict[bytes, EventId], alias: str) -> dict[bytes, UUID]:
-    # Sorted, so that two senders of the same keys wait for one another in one order.
+    # Sorted, so that two senders of one set of keys wait for each other in one order.
     EventId.objects.using(alias).bulk_create([new[each] for each in sorted(new)], ignore_conflicts=True)
     first = _stored_keys(new.values(), alias)
-    # Somebody else's key was committed between the look and the insert: theirs is the event.
+    # Another sender's key was committed between the look and the insert: its event counts.
     lost = [key.event_id for each, key in new.items() if first.get(each, key.event_id) != key.event_id]
     if lost:
         StoredEvent.objects.using(alias).filter(id__in=lost).delete()
@@ -189,7 +189,7 @@ def _warn_of_other_payloads(keys: Iterable[EventId], new: dict[bytes, EventId], 
 
 
 def store_own(name: str, data: dict[str, Any], *, to_ingest: bool = False, **values: Any) -> StoredEvent:
-    """Store an event of the engine itself; without *to_ingest*, what it does is done in the same commit."""
+    """Store an event of the engine itself; without *to_ingest*, its effects are part of this commit."""
     event = StoredEvent(
         id=uuid7(),
         name=name,

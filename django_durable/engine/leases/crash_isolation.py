@@ -1,8 +1,8 @@
-"""Which turns this process may have under way at the same time.
+"""Crash isolation: a bulkhead around runs that may kill their worker's process.
 
 When a process dies, each run that it had under way may be the cause, and each counts a crash. The more often a run has
-crashed, the fewer turns may be beside it: so those that only stood near the culprit record something, and are cleared,
-and a run that fails as poisoned was alone in its process when that died for the last time.
+crashed, the fewer turns may be beside it. So the runs that only stood near the culprit record something, and are
+cleared; and a run that fails as poisoned was alone in its process when that died for the last time.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ...core.processes import per_process
 from ..store.rows import MOST_CRASHES
 from .leases import Lease
 
-PAUSE = 1.0  #: seconds between two looks whether the worker was told to stop
-FEWER = 10  #: with each crash, the turns that may be in its company are divided by this
+PAUSE = 1.0  #: seconds between two checks whether the worker was told to stop
+FEWER = 10  #: each crash divides the number of turns that may be beside the run by this
 
 
 def most_beside(crashes: int) -> int:
-    """Return how many turns a process may have under way with a run that crashed so often: itself alone at last."""
+    """Return how many turns a process may have under way with a run that crashed so often; at last only its own."""
     if crashes < 2:
-        return sys.maxsize  # One death says next to nothing, and what was in flight must go on as it was.
+        return sys.maxsize  # One death says next to nothing, and the runs in flight must go on as they were.
     return int(FEWER ** max(0, MOST_CRASHES - 1 - crashes))
 
 
@@ -37,7 +37,7 @@ class Bulkhead:
         self._changed = threading.Condition()
 
     def is_open(self) -> bool:
-        """Tell whether the process may claim another run: none waits for company to go, or would have too much."""
+        """Tell whether another run may be claimed: no suspect waits for room or has too many others beside it."""
         return not self._waiting and (not self._suspects or len(self._present) < self._most())
 
     def wait_until_open(self, should_stop: Callable[[], bool]) -> bool:
@@ -48,7 +48,7 @@ class Bulkhead:
             return not should_stop()
 
     def admits(self, lease: Lease) -> bool:
-        """Let a claimed run in if it may be; else it waits, and no other is claimed before it."""
+        """Let a claimed run in if few enough are present; else it waits, and no other run is claimed before it."""
         most = most_beside(lease.crashes)
         with self._changed:
             if len(self._present) >= min(self._most(), most):
@@ -61,7 +61,7 @@ class Bulkhead:
             return True
 
     def leave(self, lease: Lease) -> None:
-        """Note that the run's turn is over, or that it waits no more."""
+        """Note that the run's turn is over, or that it no longer waits to come in."""
         with self._changed:
             for leases in (self._present, self._suspects, self._waiting):
                 leases.discard(lease)

@@ -52,8 +52,8 @@ class Lease:
     def __init__(self, claim: Claim, since: float) -> None:
         self.claim = claim
         self.store = get_store()
-        self.left_branches = False  #: whether its worker should go on with branches of the run
-        self.next_claim: Callable[[], NextClaim | None] = no_next_claim  #: who goes on when the run has ended
+        self.left_branches = False  #: whether the worker should go on with branches of the run
+        self.next_claim: Callable[[], NextClaim | None] = no_next_claim  #: gives the run to claim when this one ends
         self.successor: Lease | None = None  #: the run that was claimed when this one ended
         self.attempt = claim.attempt  #: failures of the handler's own code, or of the branch's, since the last memo
         self.crashes = claim.crashes  #: deaths of its workers since the last memo
@@ -68,7 +68,7 @@ class Lease:
         self._until = since + self._length
 
     def continue_from(self, former: Lease) -> None:
-        """Go on with the turn that held *former*, which goes from one branch to the next."""
+        """Take over the counts of *former*: the turn goes from its branch to the one held here."""
         self.left_branches = former.left_branches
         self.recorded, self.recorded_bytes = former.recorded, former.recorded_bytes
 
@@ -94,7 +94,7 @@ class Lease:
         return step.memo(seq, event)
 
     def progressed(self, size: int = 0) -> None:
-        """Note that something was recorded, of *size* bytes of JSON: what failed or died before is past."""
+        """Note that *size* bytes of JSON were recorded: failures and crashes before that no longer count."""
         self.attempt = self.crashes = 0
         self.recorded += 1
         self.recorded_bytes += size
@@ -131,12 +131,12 @@ class Lease:
         result = ending.end_branch(self.claim, end, next_claim)
         if result is not None:
             self.announce(result.ready)
-            # A group around this one may go on: its worker looks for its branches, too.
+            # A group around this one may go on: the worker looks for branches of that group, too.
             self.left_branches |= bool(result.ready)
         return result
 
     def announce(self, ready: Iterable[ReadyRun]) -> None:
-        """Have others work on these runs; this worker itself goes on with those of the run's own queue."""
+        """Hint at branches and at runs of other queues; this worker finds the runs of its own queue by itself."""
         announce(each for each in ready if each.needs_message(self.claim.queue))
 
     # Giving it back
@@ -185,13 +185,13 @@ class Lease:
 
 
 def no_next_claim() -> None:
-    """Say that nobody goes on with another run."""
+    """Return no claim for the end of a run."""
 
 
 def leased(claim: Claim, since: float) -> Lease:
     """Return the lease of a claim that was asked for at *since*, and follow the database's clock."""
     fault_points.point("claim.after")
-    if connection().vendor != "sqlite":  # whose time is this process's: following it would add up delays
+    if connection().vendor != "sqlite":  # SQLite's time is this process's: to follow it would add up delays.
         clock.follow(claim.now - clock.shifted_by)
     return Lease(claim, since)
 
@@ -200,8 +200,8 @@ class Heartbeat:
     """Renews the leases of this process's turns that outlast half a lease, in one statement, from a thread of its own.
 
     The thread starts with the first turn and only looks at the clock while turns are short. It also sees to it that
-    only a death that is a run's own doing counts as its crash: it marks what is held by a worker that was told to stop,
-    and takes back what was counted while this process was frozen or had no database.
+    only a death that is a run's own doing counts as its crash: it marks the runs of a worker that was told to stop, and
+    takes back crashes that were counted while this process was frozen or had no database.
     """
 
     def __init__(self) -> None:
@@ -228,7 +228,7 @@ class Heartbeat:
             self._leases.discard(lease)
 
     def settle_later(self, lease: Lease, after: datetime.timedelta) -> None:
-        """Go on trying to give a run back that could not be."""
+        """Go on trying to give back a run that could not be given back."""
         with self._lock:
             self._to_settle[lease] = after
 
@@ -238,7 +238,7 @@ class Heartbeat:
             self.beat()
 
     def beat(self) -> None:
-        """Do what is due; what the database refuses is tried again with the next beat."""
+        """Renew, mark and settle the leases that need it; the next beat tries again where the database refuses."""
         length = get_settings().lease.total_seconds()
         with self._lock:
             leases, to_settle = list(self._leases), dict(self._to_settle)

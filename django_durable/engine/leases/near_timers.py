@@ -1,6 +1,6 @@
-"""Timers that ring before the scheduler looks again: the process that parked them keeps them.
+"""Near timers: those due before the scheduler looks again, kept by the process that parked their runs.
 
-The row stays the truth: an alarm that is lost with its process is found by the scheduler's next look.
+The row stays the truth: the scheduler's next look finds a timer that was lost with its process.
 """
 
 from __future__ import annotations

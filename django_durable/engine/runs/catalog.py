@@ -24,12 +24,12 @@ from ..store.transactions import alias, atomic
 
 logger = logging.getLogger("django_durable")
 
-FRESH = 60.0  #: seconds for which what is known of foreign functions is new enough to end a run by
+FRESH = 60.0  #: seconds for which the list of other code's functions is new enough to end a run by
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFunction:
-    """A function that this code lacks and other workers' code has, as they stored it: its runs can be started."""
+    """A function that only other workers' code has, as they stored it: this worker can start its runs."""
 
     id: str
     queue: str | None
@@ -98,7 +98,7 @@ def _triggers(function_id: str, config: Mapping[str, Any]) -> Iterator[On]:
     for each in config.get("triggers", ()):
         try:
             yield On(each["event"], each["if"])
-        except (ConfigurationError, LookupError, TypeError):  # a row of later code, or of nobody's
+        except (ConfigurationError, LookupError, TypeError):  # a row that later code wrote, or something else
             logger.exception("This worker's code lacks %s and cannot read its trigger %s", function_id, each)
 
 
@@ -132,8 +132,8 @@ def listening_to(event_name: str) -> list[tuple[AnyFunction, list[On]]]:
 
 
 def is_heard(event_name: str) -> bool:
-    """Tell whether a function of any code listens to the event's name; asked at the end of every run."""
-    foreign()  # which forgets what is not true any more
+    """Tell whether a function of any code listens to the event's name; every end of a run asks."""
+    foreign()  # which drops answers that are out of date
     key = (alias(), event_name, registry.generation())
     if key not in _heard:
         _heard[key] = bool(listening_to(event_name))
@@ -141,7 +141,7 @@ def is_heard(event_name: str) -> bool:
 
 
 def sync() -> None:
-    """Write the registry into the rows: new functions, changed configurations, and which are not in the code."""
+    """Write the registry into the rows: new functions, changed configurations, and which are no longer in the code."""
     rows = [_row(function) for function in registry.functions()]
     with atomic():
         stored = Function.objects.using(alias())

@@ -1,7 +1,7 @@
-"""What the end of a run sets off: what its function's ``on_failure`` and the like name, and whoever listens to ends.
+"""The events that tell of the end of a run: to the function that handles it, and to functions that listen to ends.
 
-Both learn of it by one event of the engine, which is stored in the ending commit, and only if there is somebody to
-tell: so an end that nobody follows costs nothing.
+One event of the engine tells both. It is stored in the commit that ends the run, and only if there is a function to
+tell: an end that no function follows costs nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RunEnd:
 
 @dataclass(frozen=True, slots=True)
 class FollowUp:
-    """What follows the end of a run of *function_id*: a run of *handler*, and runs of those who listen to *name*."""
+    """The runs that follow the end of a run of *function_id*: of *handler*, and of the listeners to *name*."""
 
     function_id: str
     name: str
@@ -55,7 +55,7 @@ class FollowUp:
 
 
 def follow_up_of(function_id: str, status: str, trigger: str | None) -> FollowUp | None:
-    """Return what follows when a run, started by the event named *trigger*, ends with *status*; None if nothing does.
+    """Return the follow-up of a run that *trigger* started and that ends with *status*; None if there is none.
 
     Nothing follows a run that was itself started by a lifecycle event: that might go on for ever.
     """
@@ -95,7 +95,7 @@ def _details(follow_up: FollowUp, end: RunEnd) -> dict[str, Any]:
 
 
 def _result(function_id: str, output: str) -> Any:
-    """Return the output as an event's data holds it: objects of classes that are not registered as plain values."""
+    """Return the output as an event's data holds it: an object of a class that is not registered is a plain value."""
     function = registry.get(function_id)
     try:
         value = encoding.decode(output, lambda: return_annotation(function.handler) if function else None)
@@ -105,7 +105,7 @@ def _result(function_id: str, output: str) -> Any:
 
 
 def follow_ups_of_cancelled(run_ids: Iterable[UUID]) -> list[tuple[FollowUp, EventRow, UUID]]:
-    """Return what follows the cancelling of these runs, with their triggers; costs a query only if anything may."""
+    """Return the follow-ups of these cancelled runs, with their triggers; query only if there may be some."""
     if not catalog.is_heard(stored_events.CANCELLED) and not catalog.any_ends("on_cancel"):
         return []
     runs = Run.objects.using(alias()).filter(id__in=list(run_ids)).select_related("event").defer("output", "error")

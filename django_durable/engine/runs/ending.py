@@ -1,8 +1,8 @@
 """How a run ends, or a branch of it: by its handler, by somebody who cancels it, or by a run that takes its place.
 
-Each end is one commit with all that follows it: the step of a parent that waits is settled, and what handles or hears
-of the end is started. Cancelling a run cancels the children that it waits for, whose ends follow alike: that is why
-cancelling and ending stand in one file.
+Each end is one commit with all that follows it: it settles the step of a parent that waits, and starts the function
+that handles the end. Cancelling a run cancels the children that it waits for, which end in turn: that is why cancelling
+and ending stand in one file.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ def end_branch(claim: Claim, end: BranchEnd, next_claim: NextClaim | None) -> En
 
 @retried
 def continue_as_new(claim: Claim, function: DurableFunction[Any, Any], data: str) -> bool:
-    """End a claimed run, and start one of the same function with other data in its place; False if the claim is lost.
+    """End a claimed run, and start one of its function with other data in its place; False if the claim is lost.
 
-    A parent waits for the new run from then on. Its waits see the events that came since the last one that this run
-    used: none is lost between the two. The work has not ended: no ``on_complete`` runs, no event and no signal
+    A parent waits for the new run from then on. The new run's waits see the events that came since the last event that
+    this run used: none is lost between the two. The work has not ended: no ``on_complete`` runs, and no event or signal
     tells of an end, until the last of these runs ends.
     """
     store = get_store()
@@ -124,7 +124,7 @@ def continue_as_new(claim: Claim, function: DurableFunction[Any, Any], data: str
 
 
 def _seen_until(claim: Claim) -> datetime.datetime:
-    """Return from when on the run has used no event in a wait."""
+    """Return the moment since which no wait of the run has used an event."""
     used = Step.objects.using(alias()).filter(run_id=claim.run_id, event__isnull=False)
     last = used.aggregate(last=Max("event__ingested_at"))["last"]
     start = claim.looks_back_to or claim.created_at
@@ -135,7 +135,7 @@ def _seen_until(claim: Claim) -> datetime.datetime:
 def cancel(run_id: UUID, reason: str = "") -> bool:
     """Cancel a run and the children that it waits for; False if it had ended.
 
-    *reason* is kept as the run's error. A body that runs right now is not interrupted: its value is kept, as discarded.
+    *reason* is kept as the run's error. A body that runs now is not interrupted: its value is kept as discarded.
     A parent that waits for the run gets an InvokeError. Raises RunNotFound.
     """
     reason = reason or "The run was cancelled"

@@ -1,4 +1,4 @@
-"""Histories: what is recorded of a run, as a JSON document, and back as the memos of a replay."""
+"""Histories: the records of a run as a JSON document, and back as the memos of a replay."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class History:
 
 
 def read(document: Mapping[str, Any]) -> History:
-    """Return the history that :func:`export` wrote; DurableError if *document* is none."""
+    """Return the history that :func:`export` wrote; DurableError if *document* is not one."""
     if document.get("format") != FORMAT:
         raise DurableError(
             f"This is not a history of format {FORMAT}: write it with export_history() or 'durable export'"
@@ -151,7 +151,7 @@ def _moment(text: str | None) -> datetime.datetime | None:
 
 
 def parse(text: str) -> History:
-    """Return the history of JSON text; DurableError if it is none."""
+    """Return the history that is written in JSON text; DurableError if it is not one."""
     try:
         document = json.loads(text)
     except ValueError as error:

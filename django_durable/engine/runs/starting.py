@@ -35,7 +35,7 @@ def new_run(function: AnyFunction, **values: Any) -> Run:
 
 
 def store_runs(runs: Iterable[Run]) -> list[ReadyRun]:
-    """Insert new runs; one whose start key exists already was started before, and is left."""
+    """Insert new runs; leave out a run whose start key exists already, because it was started before."""
     rows = list(runs)
     if not rows:
         return []
@@ -48,7 +48,7 @@ def store_runs(runs: Iterable[Run]) -> list[ReadyRun]:
 
 
 def take_one(runs: Iterable[Run], next_claim: NextClaim) -> Run | None:
-    """Let the first of these new runs that is for that worker be its own from the start; return which that is."""
+    """Give the worker the first of these new runs that is for it, claimed from the start; return that run."""
     first = next((run for run in runs if next_claim.queue in (None, run.queue)), None)
     if first is not None:
         first.status, first.fence, first.owner = RunStatus.RUNNING, 1, next_claim.owner
@@ -57,7 +57,7 @@ def take_one(runs: Iterable[Run], next_claim: NextClaim) -> Run | None:
 
 
 def announce(ready: Iterable[ReadyRun]) -> None:
-    """Have these runs worked on once the transaction, if one is open, has committed."""
+    """Hint at these runs once the transaction, if one is open, has committed."""
     by_queue: dict[str, list[UUID]] = {}
     for each in ready:
         by_queue.setdefault(each.queue, []).append(each.run_id)

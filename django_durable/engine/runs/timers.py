@@ -1,4 +1,4 @@
-"""What is due: sleeps end, waits and invocations time out, back-offs are over. Woken in batches, by row."""
+"""Timers: the ends of sleeps, time-outs of waits and invocations, and ends of back-offs, settled in batches."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ UNDECIDED_PAUSE = datetime.timedelta(seconds=1)
 
 @retried
 def fire(run_ids: Sequence[UUID]) -> None:
-    """Settle the due steps of those runs whose alarm, or that of a branch, has rung, and wake what waits for them.
+    """Settle the due steps of these runs, whose alarms or whose branches' alarms have rung; wake the runs and branches.
 
-    A wait is not timed out while an event received in time is left to ingest: its run is looked at again later.
+    A wait does not time out while an event that was received in time is left to ingest: its run comes again later.
     """
     with atomic():
         store, rehint = get_store(), get_settings().rehint
@@ -72,7 +72,7 @@ def _settle(steps: Iterable[Step]) -> tuple[set[UUID], list[Resolution]]:
 
 
 def _first_left() -> datetime.datetime | None:
-    """Return from when the first event is that is left to ingest."""
+    """Return the moment of the first event that is left to ingest."""
     return Event.objects.using(alias()).to_ingest().values_list("ingest_at", flat=True).first()
 
 

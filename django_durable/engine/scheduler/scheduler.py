@@ -1,6 +1,7 @@
-"""The scheduler: wakes what is due, hints again what nobody took, frees what dead workers held.
+"""The scheduler: wakes runs that are due, hints again at runs that no worker took, frees runs of dead workers.
 
-Everything due is a row whose alarm has rung. Any number of schedulers may run; one leads and polls, the others wait.
+A run or branch is due when the alarm in its row has rung. Any number of schedulers may run; one leads and polls, the
+others wait.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ logger = logging.getLogger("django_durable")
 BATCH = 200  #: due runs handled at once
 POLL = 1.7  #: seconds between two looks, if nothing is known to be due sooner; nearer timers are kept by their process
 LEADERSHIP = datetime.timedelta(seconds=1.95)  #: how long a silent leader keeps the others waiting
-DEPUTYSHIP = datetime.timedelta(seconds=13)  #: the same of the one who watches the leader: shorter than a lease
-SOONEST = 0.02  #: seconds between two looks at least, so that what is due meanwhile is handled together
+DEPUTYSHIP = datetime.timedelta(
+    seconds=13
+)  #: how long a silent deputy, who watches the leader, keeps the others waiting: shorter than a lease
+SOONEST = 0.02  #: seconds between two looks at least, so that rows due meanwhile are handled together
 BRIEF = 0.25  #: seconds for which any connection is kept
 LONG = 2.0  #: seconds for which PostgreSQL's connection is kept
 SPARED = 2 * BEAT  #: seconds after an outage in which workers may renew their leases before any is taken from them
@@ -57,7 +60,7 @@ def run(stop: threading.Event) -> None:
             scheduler.spare_leases()
             pause, failures = _pause_after(failures), failures + 1
         except Exception:
-            # Whatever it was must not end the only thread that wakes runs.
+            # No error may end the only thread that wakes runs.
             logger.exception("The scheduler's look failed; it looks again")
             pause, failures = _pause_after(failures), failures + 1
         if failures or pause > _kept_for():
@@ -69,8 +72,8 @@ def run(stop: threading.Event) -> None:
 def _kept_for() -> float:
     """Return for how long a connection is kept open while the scheduler sleeps.
 
-    Processes that are forked meanwhile inherit it. PostgreSQL's drivers leave one alone that another process made;
-    others would end the session when they tidy up in the fork.
+    Processes that are forked meanwhile inherit it. PostgreSQL's drivers leave a connection alone that another process
+    made; others would end its session when they tidy up in the fork.
     """
     return LONG if connection().vendor == "postgresql" else BRIEF
 
@@ -95,7 +98,7 @@ class Scheduler:
         self._spares_until = 0.0  #: time.monotonic() until which no lease is taken
 
     def spare_leases(self) -> None:
-        """Note that the database was away: who could not renew a lease meanwhile gets a moment to do so."""
+        """Note that the database was away: workers that could not renew their leases get a moment to do so."""
         self._spares_until = time.monotonic() + SPARED
 
     def look(self) -> float:
@@ -114,14 +117,14 @@ class Scheduler:
         return min(POLL, max(SOONEST, seconds)) if seconds > 0 else 0.0
 
     def _runs(self, now: datetime.datetime) -> list[datetime.datetime | None]:
-        """Handle the runs whose alarms have rung; return when the next one rings: now, if there may be more."""
+        """Handle the runs whose alarms have rung; return when the next one rings, which is now if there may be more."""
         alarms = Run.objects.using(alias()).filter(next_at__isnull=False)
         rows: Any = alarms.order_by("next_at").values("id", "queue", "status", "next_at")[:BATCH]
         first = list(rows)
         return self._handled([*first, *self._beyond_hints(first, now)], now, self._handle)
 
     def _branches(self, now: datetime.datetime) -> list[datetime.datetime | None]:
-        """The same for the branches."""
+        """Handle the branches whose alarms have rung; return when the next one rings, now if there may be more."""
         branches = Step.objects.using(alias()).filter(kind=StepKind.BRANCH, next_at__isnull=False)
         rows: Any = branches.order_by("next_at").values("run_id", "run__queue", "status", "next_at")[:BATCH]
         return self._handled(list(rows), now, self._handle_branches)
@@ -140,7 +143,7 @@ class Scheduler:
     def _beyond_hints(self, first: list[_Alarm], now: datetime.datetime) -> list[_Alarm]:
         """Return further due runs that need more than a hint: a flood of queued ones keeps no timer of others waiting.
 
-        Looked for once in a poll, because it reads past the flood.
+        It reads past the flood, so it looks once in a poll.
         """
         due = [run for run in first if run["next_at"] <= now]
         is_flooded = len(due) == BATCH and any(run["status"] == RunStatus.QUEUED for run in due)
@@ -174,7 +177,7 @@ class Scheduler:
             timers.fire(list(waiting))
 
     def _events(self, view: SchedulerView) -> list[datetime.datetime | None]:
-        """Hint that events wait, with growing pauses while the same one is first; return when the next one is due."""
+        """Hint that events wait, with growing pauses while one event stays first; return when the next is due."""
         if view.event_at is None or view.event_at > view.now:
             return [view.event_at]
         if view.event_id != self._waiting:

@@ -16,7 +16,7 @@ from .turn_context import TurnContext
 def begin(turn: TurnContext, op: AtomicStep, memo: Memo | None) -> Memo | PendingStep:
     """Make the next attempt of the step; return its memo, or how the one after it is waited for.
 
-    Raises LeaseLost if the run is not this worker's any more: the value is kept for people, as discarded.
+    Raises LeaseLost if the run is no longer this worker's: the value is kept for people, as discarded.
     """
     attempt = next_attempt(turn, op, memo)
     try:
@@ -30,7 +30,7 @@ def _record_with_writes(attempt: Attempt) -> Memo | PendingStep:
     lease, row = attempt.turn.lease, None
     try:
         with atomic():
-            # To begin may have taken long: SQLite waits for the write lock, others connect again.
+            # The transaction may have begun late: SQLite waits for the write lock, other databases may connect again.
             lease.check()
             row = attempt.completed(attempt.call())
             memo = lease.record(row)

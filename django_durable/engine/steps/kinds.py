@@ -1,7 +1,7 @@
 """The kinds of steps, one row each: how a step begins, and when one that is open can go on.
 
 A new kind has its operation in :mod:`....core.replay.operations`, a method on ``Step`` and ``AsyncStep``, a file here,
-and a row in this table. How it opens, where it must wait, is said by the PendingStep that it begins with.
+and a row in this table. Where it must wait, it begins with a PendingStep, which says how it opens.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from .turn_context import TurnContext
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What the engine does for one kind of step."""
+    """A row of the table: how the engine treats one kind of step."""
 
     begin: Callable[[TurnContext, Any, Memo | None], Memo | PendingStep]  #: do it, or say how it opens
     is_due: Callable[[TurnContext, Any, Memo], bool] | None = None  #: whether an open one goes on; None: others say

@@ -1,4 +1,4 @@
-"""Open steps: sleeps, waits, children, groups and back-offs, committed together with what the run then waits for."""
+"""How a step opens: its row, its waits and its children are committed together with what the run waits for."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .turn_context import TurnContext
 class PendingStep:
     """A step that the run must wait for: its row, and *kind* and *text* of what is waited for, for people.
 
-    The other fields are what is written in the same commit, and what is locked before. A step that something stored
-    may settle at once overrides :meth:`settled_now`.
+    The other fields name the rows that are written in the same commit, and the names that are locked before. A kind of
+    step that a stored row may settle at once overrides :meth:`settled_now`.
     """
 
     row: StepRow
@@ -39,10 +39,10 @@ class PendingStep:
         return not (self.branches or self.child or self.reads or self.takes)
 
     def prepare(self) -> None:
-        """Do what needs commits of its own, before the step is opened."""
+        """Prepare what needs commits of its own, before the transaction that opens the step."""
 
     def settled_now(self, turn: TurnContext) -> Memo | None:
-        """Settle the step by what is stored already, with the names locked; None if it must wait."""
+        """Settle the step by a stored row and return its memo; None if it must wait. The names are locked."""
         return None
 
 

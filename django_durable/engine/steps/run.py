@@ -44,7 +44,7 @@ _summary.maxstring = _summary.maxother = 100
 def begin(turn: TurnContext, op: RunStep, memo: Memo | None) -> Memo | PendingStep:
     """Make the next attempt of the step; return its memo, or how the one after it is waited for.
 
-    Raises LeaseLost if the run is not this worker's any more: the value is kept for people, as discarded.
+    Raises LeaseLost if the run is no longer this worker's: the value is kept for people, as discarded.
     """
     attempt = next_attempt(turn, op, memo)
     try:
@@ -233,7 +233,7 @@ def _argument(value: object) -> str:
 
 
 def context_of(turn: TurnContext, ref: StepRef, kind: StepKind, number: int) -> StepContext:
-    """Return an attempt as hooks see it."""
+    """Return the attempt as hooks see it."""
     return StepContext(run=turn.context, name=ref.name, ordinal=ref.ordinal, kind=kind.value, attempt=number)
 
 

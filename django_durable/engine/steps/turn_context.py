@@ -1,4 +1,4 @@
-"""What a step may ask of the turn that it is part of."""
+"""The few things that a step may ask of its turn."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TurnContext(Protocol):
         """Tell whether the turn is over at the next step."""
 
     def open_moments(self) -> Sequence[datetime.datetime]:
-        """Return when those steps end that the handler waits for besides; a plain handler waits for one at a time."""
+        """Return the moments at which the handler's other open steps end; a plain handler has none."""
 
     def switch(self, lease: Lease) -> None:
         """Go on with another branch."""

@@ -64,7 +64,7 @@ class PendingWait(PendingStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookback:
-    """Which stored events resolve a wait at once."""
+    """The condition on stored events that resolve a wait at once."""
 
     patterns: Sequence[str]
     rule: MatchRule
@@ -98,7 +98,7 @@ def _resolves(lookback: Lookback, row: EventRow) -> bool:
 
 
 def _stored_candidates(lookback: Lookback) -> Iterator[EventRow]:
-    """Yield stored events in the order of ingest, page by page: those of the key, or all of the names."""
+    """Yield stored events in the order of ingest, page by page: those under the key, or all events of the names."""
     after = lookback.after
     while True:
         page, more = _stored_page(lookback, after)
@@ -118,7 +118,7 @@ def _stored_page(lookback: Lookback, after: tuple[datetime.datetime, UUID]) -> t
 
 
 def plan(claim: Claim, op: WaitForEvent, history: Iterable[Memo], planned_at: datetime.datetime) -> Lookback:
-    """Return what *op* looks back for; InvalidPath if the run's trigger lacks the path to match."""
+    """Return the look-back of *op*; InvalidPath if the run's trigger lacks the path to match."""
     trigger = stored_events.trigger_of(claim)
     document = stored_events.document(trigger)
     return Lookback(

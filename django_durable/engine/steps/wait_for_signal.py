@@ -1,4 +1,4 @@
-"""``step.wait_for_signal``: one wait, found by a name of its own, and settled by whoever sends to that name."""
+"""``step.wait_for_signal``: one wait with a name of its own, which a signal of that name settles."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def begin(turn: TurnContext, op: WaitForSignal, memo: Memo | None) -> PendingSte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingSignal(PendingStep):
-    """A wait for a signal, whose name nobody else may wait for."""
+    """A wait for a signal; only one step at a time may wait for its name."""
 
     op: WaitForSignal
 

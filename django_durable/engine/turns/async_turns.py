@@ -56,7 +56,7 @@ class AsyncTurn(Turn):
         self._asked: deque[PendingCall] = deque()  #: not begun yet
         self._opened: list[tuple[PendingCall, PendingStep]] = []  #: not committed yet
         self._waiting: dict[bytes, PendingCall] = {}
-        self._seen = 0  #: the last of the results that the handler got, or that come before those it gets next
+        self._seen = 0  #: seq of the last result that the handler got, or that precedes the results it gets next
         self._outcome: Outcome | None = None
         self._is_parked = False
         self._steps = lease.claim.steps  #: that the run has, with those that are open
@@ -167,11 +167,11 @@ class AsyncTurn(Turn):
                 raise TooManySteps(op.ref.name, str(op.ref.where), self.settings.max_steps)
 
     def _take_up(self, calls: Iterable[PendingCall]) -> None:
-        """Start async bodies at once; what else is asked for is done in order."""
+        """Start async bodies at once; queue the other calls, to be done in order."""
         self._asked.extend([each for each in calls if not self._starts_body(each)])
 
     def _begin_asked(self) -> bool:
-        """Do what was asked for, until a result is there; return whether one is."""
+        """Begin the queued calls until one has a result; return whether one has."""
         put_off: list[PendingCall] = []
         is_done = False
         while self._asked and not is_done:
@@ -188,7 +188,7 @@ class AsyncTurn(Turn):
         return is_done
 
     def _do(self, call: PendingCall) -> bool:
-        """Do what a step asks for; return whether the handler can go on."""
+        """Begin one call; return whether the handler can go on."""
         op = call.op
         try:
             self.check(op, call.memo)
@@ -257,7 +257,7 @@ class AsyncTurn(Turn):
     # Bodies
 
     def _record_ended(self) -> None:
-        """Record what the bodies returned that have ended, or keep it for people if nobody waits for it any more."""
+        """Record the results of bodies that have ended; keep those for people that the handler no longer waits for."""
         for call, attempt, result in self._bodies.take_ended():
             if roll_back_open(self._depth):
                 result = BodyFailed(RuntimeError(LEFT_OPEN))
@@ -306,7 +306,7 @@ class AsyncTurn(Turn):
             self.end(self.replay.stalled())
 
     def open_moments(self) -> Sequence[datetime.datetime]:
-        """Return when those steps end that were open before."""
+        """Return the moments at which the handler's other open steps end."""
         return [each.memo.next_at for each in self._waiting.values() if each.memo and each.memo.next_at]
 
     def _park_again(self) -> None:

@@ -31,7 +31,7 @@ ELSEWHERE_PAUSE = datetime.timedelta(minutes=1)  #: until a branch that the code
 
 
 class BranchTurn:
-    """What a pass that is for branches commits of them, see :class:`..core.replay.BranchRunner`."""
+    """Runs and commits the branches of a pass, as :class:`....core.replay.replay.BranchRunner` asks."""
 
     def __init__(self, turn: TurnContext) -> None:
         self.path = turn.lease.claim.path
@@ -48,7 +48,7 @@ class BranchTurn:
         return guarded(turn, branch.ref, partial(call_plainly, branch.fn), op.options.timeout, context)
 
     def leave(self, op: Group, branch: Branch, outcome: Outcome) -> str | None:
-        """Commit what came of a branch; return the path of the branch of the group to run next, if there is one."""
+        """Commit the outcome of a branch; return the path of the group's branch to run next, if there is one."""
         try:
             goes_on = self._commit(op, branch, outcome)
         except LeaseLost:
@@ -57,7 +57,7 @@ class BranchTurn:
         return branch.path if goes_on else self._next(op)
 
     def _commit(self, op: Group, branch: Branch, outcome: Outcome) -> bool:
-        """Commit what came of a branch; return whether it can go on after all."""
+        """Commit the outcome of a branch; return whether the branch can go on after all."""
         memo = outcome.suspend.commit() if isinstance(outcome, Suspended) else None
         if memo is not None:
             self._turn.history[memo.key] = memo

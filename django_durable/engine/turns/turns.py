@@ -70,9 +70,9 @@ class Turn:
         self.lease.drop()
         if error is None:
             return True
-        # A worker that is told to die (SystemExit, KeyboardInterrupt) is nobody's failed attempt.
+        # A worker that is told to die (SystemExit, KeyboardInterrupt) is not a failed attempt.
         self.lease.give_back(after=BROKEN_PAUSE if isinstance(error, Exception) else datetime.timedelta())
-        return isinstance(error, LeaseLost)  # Whoever took the run goes on with it.
+        return isinstance(error, LeaseLost)  # The worker that took the run goes on with it.
 
     def switch(self, lease: Lease) -> None:
         """Go on with another branch."""
@@ -114,14 +114,14 @@ class Turn:
             self.history[memo.key] = memo
 
     def load(self) -> None:
-        """Read what is recorded, if anything can be."""
+        """Read the memos, if there can be any."""
         claim = self.lease.claim
         # A replay from a step begins with the memos that it was given.
         if claim.fence > 1 or claim.key or claim.steps > 0:
             self.remember(self.lease.store.memos(claim))
 
     def remember(self, memos: Iterable[Memo]) -> None:
-        """Go on with what was recorded before."""
+        """Add memos that were recorded before to the history."""
         for memo in memos:
             self.history[memo.key] = memo
             self.lease.recorded_bytes += memo.size
@@ -173,7 +173,7 @@ class Turn:
         """Do what *op* asks for and return its memo; or suspend the pass."""
         claim = self.lease.claim
         if claim.key and op.ref.branch != claim.path:
-            raise Suspend(_nothing)  # The code around the group does something new: that is for the run's own turn.
+            raise Suspend(_nothing)  # The code around the group does something new, which the run's own turn does.
         self.check(op, memo)
         if memo is not None and not self.is_due(op, memo):
             raise Suspend(partial(self._wait_on, op, memo))
@@ -198,7 +198,7 @@ class Turn:
             raise RunTooLarge(op.ref.name, str(op.ref.where), lease.recorded_bytes, self.settings.max_run)
 
     def is_due(self, op: Op, memo: Memo) -> bool:
-        """Tell whether an open step can go on here and now, by its kind; others settle the rest."""
+        """Tell whether an open step can go on in this turn; others settle the steps of some kinds."""
         is_due = KINDS[type(op)].is_due
         return is_due is not None and is_due(self, op, memo)
 
@@ -244,7 +244,7 @@ class Turn:
         return dataclasses.replace(self._policy, retries=retries, backoff=options.backoff or self._policy.backoff)
 
     def open_moments(self) -> Sequence[datetime.datetime]:
-        """Return when those steps end that the handler waits for besides; a plain handler waits for one at a time."""
+        """Return the moments at which the handler's other open steps end; a plain handler has none."""
         return ()
 
 

@@ -1,7 +1,7 @@
-"""Which code a run goes on with: what happens where its function is missing, or has changed since the run started.
+"""Versions: the code that a run goes on with, where its function is missing or has changed since the run started.
 
-A run starts with the code that it meets, whatever code ingested its event. From then on, the option ``on_code_change``
-of its function decides.
+A run starts with the code of the worker that takes it, not of the worker that ingested its event. From then on the
+option ``on_code_change`` of its function decides.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from ..runs import catalog
 from ..runs.end_events import RunEnd
 from ..store.rows import Parking
 
-PAUSE = datetime.timedelta(minutes=1)  #: until the next worker looks whether it has the code
-SHORT_PAUSE = datetime.timedelta(seconds=5)  #: the same, where some worker is known to have it
+PAUSE = datetime.timedelta(minutes=1)  #: until the next worker checks whether it has the code
+SHORT_PAUSE = datetime.timedelta(
+    seconds=5
+)  #: until the next worker checks, where some worker is known to have the code
 
 
 def leave_to_others(lease: Lease) -> None:

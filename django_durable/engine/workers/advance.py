@@ -25,9 +25,9 @@ def no_more() -> None:
 def advance(lease: Lease, should_stop: Callable[[], bool] = never) -> None:
     """Take a claimed run as far as it goes now; *should_stop* is asked before each step.
 
-    What it leaves ready in the run's own queue is for the caller to go on with.
+    The caller goes on with the runs that this leaves ready in the run's own queue.
 
-    Raises what broke the engine itself, with the run given back to its queue where that is still possible.
+    Raises the error that broke the engine itself, with the run given back to its queue where that is still possible.
     """
     with bulkhead().of(lease, should_stop) as may_go_on:
         if not may_go_on:
@@ -63,7 +63,7 @@ def _function_to_run(lease: Lease) -> DurableFunction[Any, Any] | None:
     """Return the run's function; None if the code lacks it or differs, the run failed, or the claim is lost."""
     claim = lease.claim
     function = registry.get(claim.function_id)
-    with suppress(LeaseLost):  # Whoever took the run goes on with it.
+    with suppress(LeaseLost):  # The worker that took the run goes on with it.
         if function is None:
             versions.leave_to_others(lease)
         elif claim.crashes > MOST_CRASHES or (claim.key and _is_poisoned(lease)):

@@ -1,4 +1,4 @@
-"""Ingest: what stored events start, and which waits they resolve. One worker at a time, first in, first out."""
+"""Ingest: stored events start runs and resolve waits. One worker at a time does it, first in, first out."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ logger = logging.getLogger("django_durable")
 
 BATCH = 500  #: events in one transaction
 BATCH_NAMES = 1_000  #: names and wildcards that they lock: PostgreSQL has room for some thousands of locks in all
-FAILURES = 100  #: expressions that errored, kept of one batch
+FAILURES = 100  #: match failures kept of one batch
 UNREADABLE_PAUSE = datetime.timedelta(minutes=1)
 _TICK = datetime.timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What came of a batch: what became ready and, of that, what the worker has claimed."""
+    """The result of a batch: the runs that became ready and, if the worker claimed one of them, its lease."""
 
     ready: Sequence[ReadyRun]
     lease: Lease | None = None
 
 
 def ingest_events(follow: Callable[[], NextClaim | None] = no_next_claim) -> Iterator[Ingested]:
-    """Ingest every event that is due, unless somebody else does right now; yield what came of it, commit by commit.
+    """Ingest every event that is due, unless another worker does so now; yield the result of each commit.
 
-    Who is refused may go: the one at work looks again after each commit, so no event is left. With a *follow* that
-    gives who goes on, a run that became ready by the last few events is claimed in their commit; it ends there, and to
-    look for further events is up to that worker.
+    A worker that is refused may go: the one at work looks again after each commit, so no event is left. Where *follow*
+    gives a next claim, the commit of the last few events claims a run that they made ready. Ingest stops there, and the
+    worker looks for further events after that run.
     """
     is_left = True
     while is_left:
@@ -67,7 +67,7 @@ def ingest_events(follow: Callable[[], NextClaim | None] = no_next_claim) -> Ite
 
 @retried
 def _ingest_batch(follow: Callable[[], NextClaim | None]) -> Ingested | None:
-    """Ingest some events in one commit; None if none is due, or somebody else is at it."""
+    """Ingest some events in one commit; None if none is due, or another worker is at it."""
     since = time.monotonic()
     with atomic():
         if not get_store().lock_ingest():
@@ -94,7 +94,7 @@ def _affordable(due: list[EventRow]) -> list[EventRow]:
 def _readable(found: Sequence[EventRow]) -> list[tuple[EventRow, dict[str, Any]]]:
     """Return the events that can be decoded here, with their documents; leave the others to another worker.
 
-    A worker may lack the key, or something but the engine wrote the row; they hold up no others.
+    A worker may lack the key, or something other than the engine wrote the row. Such events hold up no others.
     """
     readable, unreadable = [], []
     for row in found:
@@ -121,7 +121,7 @@ def _in_order(batch: Sequence[tuple[EventRow, dict[str, Any]]]) -> list[tuple[Ev
 def _ingest(
     batch: Sequence[tuple[EventRow, dict[str, Any]]], next_claim: NextClaim | None
 ) -> tuple[list[ReadyRun], Claim | None]:
-    """Do what the events do; return what became ready and, if somebody is to go on with one of it, the claim."""
+    """Start runs and resolve waits; return the runs that became ready, and the claim on one for *next_claim*."""
     store, rows = get_store(), [row for row, _ in batch]
     store.lock_names({pattern for row in rows for pattern in patterns_of(row.name)}, shared=False)
     failures: list[MatchFailure] = []

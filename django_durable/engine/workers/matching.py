@@ -21,7 +21,7 @@ PAGE = 500  #: waits read at once
 
 @dataclass(slots=True)
 class Matches:
-    """What a batch of arriving events does to open waits: to each step by the first event that fits."""
+    """The open waits that a batch of arriving events resolves, each step by the first event that fits."""
 
     found: dict[tuple[UUID, bytes], tuple[int, UUID]] = field(default_factory=dict)
     failures: list[MatchFailure] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Matches:
 
     @property
     def resolutions(self) -> list[Resolution]:
-        """What the batch settles, in its order."""
+        """The resolutions, in the order of the batch."""
         in_order = sorted(self.found.items(), key=lambda item: item[1][0])
         return [Resolution(run_id=run_id, key=key, event_id=event_id) for (run_id, key), (_, event_id) in in_order]
 

@@ -30,7 +30,7 @@ def run_side_by_side(
 ) -> None:
     """Advance a claimed async run and, while its bodies run, those that *claim* gives; return when all turns are over.
 
-    *prepare* makes the turn of a lease, if there is one to run. What breaks one run harms no other.
+    *prepare* makes the turn of a lease, if there is one to run. An error that breaks one run harms no other.
     """
     async_to_sync(_run_all)(first, partial(_advance_one, prepare=prepare, should_stop=should_stop), claim)
 
@@ -46,7 +46,7 @@ async def _run_all(
             try:
                 lease = await in_thread(claim)
             except DatabaseError as error:
-                # Those in flight may outlast it.
+                # The runs in flight may outlast the outage.
                 logger.warning("No further run could be taken: %s", error)
                 lease, pause = None, OUTAGE_PAUSE
             if lease is not None:
@@ -73,7 +73,7 @@ async def _advance_one(
 
 
 async def _is_admitted(lease: Lease, should_stop: Callable[[], bool]) -> bool:
-    """Wait until the run may be in this company, see :mod:`.company`; False if the worker is told to stop first."""
+    """Wait until the bulkhead admits the run; False if the worker is told to stop first."""
     if bulkhead().admits(lease):
         return True
     lease.keep(should_stop)

@@ -1,4 +1,4 @@
-"""What one message makes a worker do: ingest, then advance ready runs one after the other."""
+"""The work of one message: ingest, then advance ready runs one after the other."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def work(
     """Ingest events if there may be some, then advance these runs and what else is ready in *queue* (None: any).
 
     Goes on until nothing is ready or the budget of a turn is spent. A worker that finds more ready than the run that it
-    takes first wakes another one, which does the same: so no ready run sits behind a slow step while a worker is idle.
+    takes first wakes another worker, which does likewise: no ready run sits behind a slow step while a worker is idle.
     """
     worker = Worker(queue, should_stop)
     if worker.may_go_on():
         worker.work(run_ids, ingest)
     else:
-        # What this worker was told on its way out is for another one.
+        # This worker is on its way out: the message is for another one.
         get_driver().wake(queue or get_driver().default_queue(), run_ids, ingest=ingest)
 
 
@@ -76,7 +76,7 @@ class Worker:
         return self._should_stop() or time.monotonic() > self._ends
 
     def _call_help(self, claim: Claim, *, ingest: bool = False) -> None:
-        """Wake others for what is left while this worker goes on with the claim; with *ingest*, for events, too."""
+        """Wake others for the runs that are left while this worker goes on; with *ingest*, for events, too."""
         store, driver = self._store, get_driver()
         if claim.key and store.has_branch(claim.run_id):
             driver.wake(claim.queue, [claim.run_id])
@@ -92,7 +92,7 @@ class Worker:
         Yield the lease on a run that the last events made ready.
         """
         for position, batch in enumerate(ingest_events(self._next_claim)):
-            # What is ready in the queue that is worked on needs no message.
+            # A run that is ready in the queue at hand needs no message.
             announce(each for each in batch.ready if each.needs_message(self._queue))
             if batch.lease is not None:
                 yield from self._with_branches(batch.lease)
@@ -169,11 +169,13 @@ class Worker:
     # Turns
 
     def _advance(self, lease: Lease) -> None:
-        """Advance one run, an async one with others beside it; what breaks it harms no other."""
+        """Advance one run, an async one with others beside it; an error that breaks it harms no other."""
         function = registry.get(lease.claim.function_id)
         try:
             if function is not None and function.is_async:
-                lease.next_claim = no_next_claim  # Other runs go on beside it; what it claimed would wait for them.
+                lease.next_claim = (
+                    no_next_claim  # Other runs go on beside it; a run that it claimed would wait for them.
+                )
                 advance_async(lease, self._another_async, self._should_stop)
             else:
                 advance(lease, self._should_stop)
