@@ -1,6 +1,6 @@
 """Connections kept from one message to the next.
 
-Celery closes Django's connections around every task. To connect anew costs more than a short run: the new server
+Celery closes Django's connections around every task. Connecting anew costs more than a short run: the new server
 process has nothing cached and no statement prepared.
 """
 
@@ -18,8 +18,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ...core.processes import per_process
 from .transactions import alias
 
-FRESH = 5.0  #: seconds for which a connection that was left alone is taken to be alive
-LONGEST_IDLE = 60.0  #: seconds after which one that others did without is closed
+FRESH = 5.0  #: seconds for which an idle connection is taken to be alive
+LONGEST_IDLE = 60.0  #: seconds after which a connection that no message needed is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class _Idle:
 
 
 class IdleConnections:
-    """The connections of this process to the durable database that no message is worked on with now."""
+    """The connections of this process to the durable database that no message uses now."""
 
     def __init__(self) -> None:
         self._idle: list[_Idle] = []
         self._lock = threading.Lock()
 
     def take(self) -> BaseDatabaseWrapper | None:
-        """Return the connection that was used last, closed if it was lost meanwhile: it then connects again."""
+        """Return the connection that was used last, if any; one that was lost meanwhile is closed, to connect again."""
         with self._lock:
             kept = self._idle.pop() if self._idle else None
         if kept is None:
@@ -49,7 +49,7 @@ class IdleConnections:
         return current
 
     def give_back(self, current: BaseDatabaseWrapper) -> None:
-        """Keep this connection, and close those that were left alone for long."""
+        """Keep this connection, and close those that have been idle for long."""
         now = time.monotonic()
         with self._lock:
             self._idle.append(_Idle(current, now))
@@ -59,7 +59,7 @@ class IdleConnections:
             each.connection.close()
 
     def close(self) -> None:
-        """Close those that are idle."""
+        """Close the idle connections."""
         with self._lock:
             idle, self._idle = self._idle, []
         for each in idle:
@@ -70,7 +70,7 @@ class IdleConnections:
 def kept_connection() -> Iterator[None]:
     """Work on a kept connection to the durable database, and keep it afterwards.
 
-    Where Django pools connections (``OPTIONS["pool"]``) there is nothing to keep: the pool does.
+    Where Django pools connections (``OPTIONS["pool"]``) there is nothing to do: the pool keeps them.
     """
     name, kept = alias(), idle_connections()
     if connections[name].settings_dict["OPTIONS"].get("pool") or connections[name].in_atomic_block:

@@ -77,8 +77,8 @@ class Store(Protocol):
 
     alias: str  #: of the database, in Django's settings
 
-    # Claims. Workers take runs, and their heartbeat keeps them. A statement locks the rows that it changes, and passes
-    # over those that another transaction has locked, where the database can.
+    # Claims. Workers take runs, and their heartbeat keeps them. A statement locks the rows that it changes; on
+    # PostgreSQL, claims and renewals of runs pass over rows that another transaction has locked.
 
     def claim(self, run_id: UUID, *, owner: str, lease: datetime.timedelta) -> Claim | None:
         """Claim the run that a hint names or that ingest made ready; None unless it is ready or its lease is dead."""
@@ -124,8 +124,8 @@ class Store(Protocol):
     def history(self, run_id: UUID) -> list[Memo]:
         """Return what is recorded of the run, with all that is inside its branches, for an export."""
 
-    # Writes of a turn. They go through its lease. Each locks the claimed row first, under the claim's fence; if that is
-    # not the row's any more, the claim is lost, and nothing changes.
+    # Writes of a turn. They go through its lease. Those that may find the claim lost lock the claimed row first: if its
+    # fence is not the claim's any more, they change nothing.
 
     def record(
         self, claim: Claim, step: StepRow, *, lease: datetime.timedelta, failed: AttemptRow | None = None
@@ -136,7 +136,7 @@ class Store(Protocol):
         """
 
     def recorded_as(self, claim: Claim, key: bytes) -> int | None:
-        """Return the number of a memo whose write had an unknown outcome; None if it was not committed, or if lost."""
+        """Return the number of a memo whose write had an unknown outcome; None if nothing was committed, or if lost."""
 
     def plan(
         self, claim: Claim, steps: Sequence[StepRow], waits: Sequence[WaitRow], *, lease: datetime.timedelta
@@ -228,7 +228,7 @@ class Store(Protocol):
     # Locks. They are held until the transaction ends that the caller has opened.
 
     def lock_names(self, names: Iterable[str], *, shared: bool) -> None:
-        """Lock names of events and signals: those who wait for events share them, ingest and signals exclude others."""
+        """Lock names of events and signals: steps that wait for events share them, all others exclude each other."""
 
     def lock_ingest(self) -> bool:
         """Become the one who ingests; False if somebody else does."""

@@ -16,7 +16,7 @@ FEW = 8  #: rows that are read whatever their size
 
 
 def size_of(*columns: str) -> Any:
-    """Return an annotation: how many characters the payloads in these columns have."""
+    """Return the expression of how many characters the payloads in these columns have."""
     return functools.reduce(operator.add, map(_length, columns))
 
 

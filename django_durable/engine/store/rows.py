@@ -171,7 +171,7 @@ class OpenWait:
 
 LONGEST_TEXT = 500  #: characters of what a run waits for
 MOST_CRASHES = 5  #: deaths of its workers without progress before a run fails as poisoned
-STOPPING = " (stopping)"  #: what the owner's name ends with once it was told to stop: its death is no crash of the run
+STOPPING = " (stopping)"  #: ends the name of an owner that was told to stop: its death is not a crash of the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +217,7 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class NextClaim:
-    """Who goes on, under a lease of which length: with a branch of the same group, or a ready run of *queue*."""
+    """The worker that goes on, and its lease: with a branch of the group, or with a ready run of *queue*."""
 
     owner: str
     lease: datetime.timedelta
@@ -239,7 +239,7 @@ class SchedulerView:
 
     leads: bool
     is_deputy: bool
-    patience: float  #: seconds until the one who is watched is late: of the deputy the leader, of others the deputy
+    patience: float  #: seconds until the watched one is late: the deputy watches the leader, others watch the deputy
     now: datetime.datetime  #: the database's time
     run_at: datetime.datetime | None = None  #: when the first alarm of a run rings
     branch_at: datetime.datetime | None = None

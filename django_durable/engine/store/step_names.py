@@ -1,4 +1,4 @@
-"""How people name a step of a run: its id; ``("id", 2)`` or ``"id#2"`` where the id is used again."""
+"""How people name a step of a run: by its id, or by ``("id", 2)`` or ``"id#2"`` where the id is used again."""
 
 from __future__ import annotations
 

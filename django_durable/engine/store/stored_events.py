@@ -36,7 +36,7 @@ Place = tuple[datetime.datetime, UUID]  #: of an event in the order of ingest: w
 
 
 def digest(*parts: str, secret: bytes = b"") -> bytes:
-    """Return a hash of these texts that keeps them apart; with a *secret*, one that nobody else can make."""
+    """Return a hash of these texts that keeps them apart; with a *secret*, a hash that nobody else can make."""
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16, key=secret).digest()
 
 
@@ -52,7 +52,7 @@ def later_than(place: Place, id_field: str = "id") -> Q:
 
 
 def event_of(row: EventRow) -> Event:
-    """Return the stored event as handlers see it: a copy, for a handler may change it while it works.
+    """Return the stored event as handlers see it: a copy, because a handler may change it.
 
     Raises CodecError if it cannot be decoded here.
     """
@@ -94,21 +94,21 @@ def event_for(function: DurableFunction[Any, Any], row: EventRow) -> Event:
     try:
         return dataclasses.replace(event, original=ended.typed(event.original)) if ended else event
     except InvalidEvent:
-        return event  # Data that did not fit may be why the run failed, and its handler is to run all the same.
+        return event  # Data that did not fit may be why the run failed; what handles that runs nevertheless.
 
 
 def trigger_of(claim: Claim) -> EventRow:
-    """Return the event that the run's handler receives: its trigger, with the run's own input in place of its data."""
+    """Return the event that the handler of a claimed run receives: its trigger, with the run's own input as data."""
     return _trigger(claim.event, claim.input, claim.run_id, claim.created_at)
 
 
 def trigger_of_run(run: Run) -> EventRow:
-    """Return the same for a stored run."""
+    """Return the event that the handler of a stored run receives."""
     return _trigger(event_row(run.event) if run.event else None, run.input, run.id, run.created_at)
 
 
 def trigger_of_wait(wait: OpenWait) -> EventRow:
-    """Return the same for the run of an open wait."""
+    """Return the event that the handler of the run of an open wait receives."""
     return _trigger(wait.event, wait.input, wait.run_id, wait.created_at)
 
 

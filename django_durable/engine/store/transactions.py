@@ -25,7 +25,7 @@ REMEDY = "Use 'with transaction.atomic()', or commit it"
 READ_COMMITTED = 2  #: psycopg.IsolationLevel, whose module is there only with PostgreSQL
 _ROW = re.compile(r"^DETAIL:.*$", re.MULTILINE)
 _TRIES = 8
-#: Serialization failure, deadlock, and what the project's own lock_timeout and statement_timeout end.
+#: Serialization failure, deadlock, and the ends of the project's own lock_timeout and statement_timeout.
 _CONFLICTS = ("40001", "40P01", "55P03", "57014")
 _LONGEST_PAUSE = 1.0  #: seconds
 
@@ -42,15 +42,15 @@ def connection() -> BaseDatabaseWrapper:
 
 
 def is_open(depth: int) -> bool:
-    """Tell whether a transaction is open beside the *depth* blocks that were, or autocommit was turned off."""
+    """Tell whether a transaction was opened beside the *depth* atomic blocks before, or autocommit was turned off."""
     current = connections[alias()]
     return len(current.atomic_blocks) != depth or not (current.in_atomic_block or current.get_autocommit())
 
 
 def roll_back_open(depth: int) -> bool:
-    """Roll back a transaction that somebody left open, all of it: what comes next would be part of it.
+    """Roll back all of a transaction that somebody left open: the next statements would become part of it.
 
-    False if there is none, which is as good as always.
+    Return False if none was open, as is nearly always so.
     """
     if not is_open(depth):
         return False
@@ -62,7 +62,7 @@ def roll_back_open(depth: int) -> bool:
 
 @contextmanager
 def atomic(*, savepoint: bool = True) -> Iterator[BaseDatabaseWrapper]:
-    """Open a transaction of the engine, or a savepoint inside an open one; without *savepoint*, be part of that."""
+    """Open a transaction of the engine, or a savepoint inside the open one; without *savepoint*, join the open one."""
     current = connection()
     if current.in_atomic_block:
         with transaction.atomic(using=current.alias, savepoint=savepoint):
@@ -70,7 +70,7 @@ def atomic(*, savepoint: bool = True) -> Iterator[BaseDatabaseWrapper]:
         return
     with _read_committed(current):
         if current.vendor == "sqlite":
-            # Takes the write lock at once: one that reads first cannot wait for it later, it fails (SQLITE_BUSY).
+            # Takes the write lock at once: a transaction that reads first cannot wait for it later (SQLITE_BUSY).
             with current.cursor() as cursor:
                 cursor.execute("UPDATE django_durable_lock SET owner = owner WHERE name = ''")
         yield current
@@ -78,7 +78,7 @@ def atomic(*, savepoint: bool = True) -> Iterator[BaseDatabaseWrapper]:
 
 @contextmanager
 def one_statement() -> Iterator[None]:
-    """Let a statement be part of an open transaction, which ends if it fails; else it is a transaction of its own."""
+    """Make a statement part of the open transaction, which fails with it, or else a transaction of its own."""
     current = connection()
     if current.in_atomic_block or not current.get_autocommit():
         with atomic(savepoint=False):
@@ -91,8 +91,8 @@ def one_statement() -> Iterator[None]:
 def _read_committed(current: BaseDatabaseWrapper) -> Iterator[None]:
     """Open a transaction that reads what was committed before each statement, not before it began.
 
-    So every decision sees what came before it took its lock. Other levels may be the project's, the role's or the
-    server's default; the driver names this one as it begins, which costs no statement.
+    So every decision sees what was committed before it took its lock. The project, the role or the server may have
+    another level as its default; the driver names this one as the transaction begins, which costs no statement.
     """
     if current.vendor != "postgresql" or not current.get_autocommit():
         with transaction.atomic(using=current.alias):
@@ -107,7 +107,7 @@ def _read_committed(current: BaseDatabaseWrapper) -> Iterator[None]:
 
     try:
         with transaction.atomic(using=current.alias):
-            # Before other callbacks, which may open transactions of the project's own.
+            # Comes before other callbacks, which may open transactions of the project's own.
             transaction.on_commit(restore, using=current.alias)
             yield
     finally:
@@ -117,8 +117,8 @@ def _read_committed(current: BaseDatabaseWrapper) -> Iterator[None]:
 def retried(function: Callable[P, R]) -> Callable[P, R]:
     """Call *function* again after a deadlock, a serialization failure, a busy or a lost database.
 
-    For statements that change nothing the second time (fenced, conditional): whether the first try was committed is
-    unknown after a lost connection. Inside an open transaction the error belongs to whoever opened it.
+    It must change nothing the second time (fenced, conditional): after a lost connection nobody knows whether the first
+    try was committed. Inside an open transaction, the error is for the code that opened it.
     """
 
     @functools.wraps(function)
@@ -149,13 +149,13 @@ def _is_conflict(error: Exception) -> bool:
     cause = error.__cause__
     if getattr(cause, "sqlstate", None) in _CONFLICTS:
         return True
-    if error.args and error.args[0] in (1205, 1213):
+    if error.args and error.args[0] in (1205, 1213):  # MariaDB's timeout of a lock, and its deadlock
         return True
     return "database is locked" in str(error) or "database table is locked" in str(error)
 
 
 def _leave_out_rows(record: logging.LogRecord) -> bool:
-    """Keep what PostgreSQL quotes of a row that it refuses out of the log: it may be a payload."""
+    """Keep the values out of the log that PostgreSQL quotes of a row that it refuses: they may be a payload."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, DatabaseError):
         lines = traceback.format_exception(error)

@@ -106,7 +106,7 @@ class Branches(Queries):
             self._close_losers(claim.run_id, end.prefix)
 
     def _close_losers(self, run_id: UUID, prefix: str) -> None:
-        """Close what is open in the branches of a race that is won."""
+        """Close the steps that are open in the branches of a race that has been won."""
         opened = self._steps(run_id).filter(status__in=OPEN).exclude(branch="", path="")
         rows = opened.values_list("key", "branch", "path")
         keys = [key for key, branch, path in rows if branch.startswith(prefix) or path.startswith(prefix)]
@@ -114,7 +114,7 @@ class Branches(Queries):
         self._close(self._steps(run_id).filter(key__in=keys))
 
     def _admit(self, group: Step, count: int, rehint: datetime.timedelta) -> None:
-        """Let so many branches go on that the group's limit holds back."""
+        """Let the first *count* of the branches that the group's limit holds back go on."""
         held = self._steps(group.run_id).filter(parent_key=group.key, status=StepStatus.PLANNED, next_at=None)
         for key in list(held.order_by("ordinal").values_list("key", flat=True)[:count]):
             held.filter(key=key).update(next_at=DatabaseNow(rehint))

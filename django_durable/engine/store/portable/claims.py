@@ -95,7 +95,7 @@ class Claims(Queries):
 
 
 def _by_owner(claims: Iterable[Claim]) -> dict[str, list[Claim]]:
-    """Return the claims of each owner, which is a thread of a process and owns nothing else."""
+    """Return the claims of each owner, which are a thread of a process and own nothing else."""
     found: dict[str, list[Claim]] = {}
     for claim in claims:
         found.setdefault(claim.owner, []).append(claim)

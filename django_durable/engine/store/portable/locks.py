@@ -15,6 +15,7 @@ class Locks(Queries):
     """Locks, in portable ORM."""
 
     def lock_names(self, names: Iterable[str], *, shared: bool) -> None:
+        # SQLite's transactions exclude one another anyway. Elsewhere each name has a row, and rows cannot be shared.
         if connections[self.alias].vendor != "sqlite":
             self._lock_rows([f"name:{name}" for name in names])
 
@@ -25,7 +26,7 @@ class Locks(Queries):
         return True
 
     def _lock_rows(self, names: list[str]) -> None:
-        # Hashed, because a name may be as long as the column and collations may merge names: that only locks more.
+        # Hashed: a name may be as long as the column, and a collation may take two names for one: that only locks more.
         locks = [Lock(name=digest(name).hex()) for name in sorted(set(names))]
         Lock.objects.using(self.alias).bulk_create(locks, ignore_conflicts=True)
         list(self._locked(Lock.objects.using(self.alias).filter(name__in=[lock.name for lock in locks]), "name"))

@@ -19,9 +19,9 @@ from ..stored_events import event_row
 
 READY = Q(status=RunStatus.QUEUED, held_by=None, ready_at__lte=DatabaseNow())  #: a run that may be claimed
 READY_BRANCH = Q(kind=StepKind.BRANCH, status=StepStatus.PLANNED, next_at__isnull=False)
-OPEN = (StepStatus.PLANNED.value, StepStatus.RUNNING.value, StepStatus.WAITING.value)  #: a branch that has not ended
+OPEN = (StepStatus.PLANNED.value, StepStatus.RUNNING.value, StepStatus.WAITING.value)  #: of a branch that has not ended
 DEAD = Q(status="running", next_at__lte=DatabaseNow())  #: a run or branch whose owner let the lease run out
-CRASHED = Q(status="running") & ~Q(owner__endswith=STOPPING)  #: a run or branch whose taking over counts as a crash
+CRASHED = Q(status="running") & ~Q(owner__endswith=STOPPING)  #: a run or branch whose takeover counts as a crash
 ONE_CRASH = Case(When(CRASHED, then=Value(1)), default=Value(0))
 
 
@@ -41,7 +41,7 @@ ENDING: dict[str, Any] = {
 def after_crash(rehint: datetime.timedelta, *, otherwise: datetime.timedelta = datetime.timedelta()) -> Case:
     """Return when a run or branch that is taken over starts: later after each crash but the first; else *otherwise*.
 
-    The first may well have been the fault of another; a row that goes on to crash must not keep workers busy dying.
+    The first crash may well be another run's fault; a row that goes on to crash must not keep workers busy dying.
     """
     pauses = [When(CRASHED, crashes=count, then=DatabaseNow(count * rehint)) for count in range(1, MOST_CRASHES)]
     most = When(CRASHED, crashes__gte=MOST_CRASHES, then=DatabaseNow(MOST_CRASHES * rehint))
@@ -49,17 +49,17 @@ def after_crash(rehint: datetime.timedelta, *, otherwise: datetime.timedelta = d
 
 
 def started_at() -> Case:
-    """Return when the first claim of a run or branch was."""
+    """Return when a run or branch was claimed first: now, if it never was."""
     return Case(When(started_at=None, then=DatabaseNow()), default=F("started_at"))
 
 
 def renewed(lease: datetime.timedelta) -> Case:
-    """Return when a lease ends that is renewed if less than half of it is left."""
+    """Return when a lease ends that is renewed only if less than half of it is left."""
     return Case(When(next_at__lt=DatabaseNow(lease / 2), then=DatabaseNow(lease)), default=F("next_at"))
 
 
 def moment(value: datetime.datetime | None) -> Value:
-    """Return that moment, or none, as a value of an expression."""
+    """Return that moment, or NULL, as an expression."""
     return Value(value, output_field=Run._meta.get_field("next_at"))
 
 

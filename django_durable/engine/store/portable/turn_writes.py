@@ -78,7 +78,7 @@ class TurnWrites(Queries):
         return str(self._run(claim.run_id).values_list("status", flat=True).get()) if held else None
 
     def _park_branch(self, claim: Claim, parking: Parking) -> str | None:
-        # What could wake it is written in this commit: nothing was waited for while it ran.
+        # All that can wake the branch is written in this commit: while it ran, it waited for nothing.
         if self._lock_for_branch(claim) is None:
             return None
         waiting = {"status": StepStatus.WAITING, "next_at": parking.next_at, "attempt": parking.attempt}
@@ -156,13 +156,13 @@ class TurnWrites(Queries):
         known = set(steps.filter(key__in=[row.key for row in rows]).values_list("key", flat=True)) if rows else set()
         for row in rows:
             if row.key in known and row.kind is StepKind.GROUP:
-                # The code has gained branches; those there were count on.
+                # The code has gained branches; those that were there still count.
                 steps.filter(key=row.key).update(status=row.status, open=F("open") + row.open, seq=None)
             elif row.key in known:
                 values = {name: getattr(row, name) for name in STEP_CHANGES} | {"seq": seq}
                 steps.filter(key=row.key).exclude(status__in=SETTLED).update(**values)
         new = [Step(run_id=run_id, seq=seq, **_values(row)) for row in rows if row.key not in known]
-        # One that is there all the same was written by a first try of this very write, whose outcome was unknown.
+        # A step that is there nevertheless was written by the first try of this write, whose outcome was unknown.
         Step.objects.using(self.alias).bulk_create(new, ignore_conflicts=True, batch_size=500)
 
     def _write_waits(self, run_id: UUID, rows: Sequence[WaitRow]) -> None:

@@ -1,7 +1,7 @@
-"""Single statements on PostgreSQL for branches, see :mod:`.branches`: the run's row is locked first in each of them.
+"""Single statements on PostgreSQL for branches, each of which locks the row of the run first.
 
-What a statement reads after that lock was waited for is the newest version of the rows that it changes, not that of its
-snapshot: so the counts of a group are right, and nobody is let in twice.
+After it has waited for that lock, a statement reads the newest version of the rows that it changes, not that of its
+snapshot: so the counts of a group are right, and no branch is let in twice.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ PARKING = f"""{LOCKED}, run AS (
     RETURNING step.run_id AS id, NULL::int AS seq, 'waiting' AS status
 )"""
 
-# Under a limit, the end of a branch lets the first one in that is held back. The worker goes on with a branch that may
-# start already, else with that one.
+# Under a limit, the end of a branch lets in the first one that is held back. The worker goes on with a branch that may
+# already start, or else with that one.
 _END = f"""{LOCKED}, run AS (
     UPDATE django_durable_step step SET
         status = %(status)s, output = %(output)s, error = %(error)s, input = %(input)s, attempt = %(attempt)s,

@@ -2,8 +2,8 @@
 
 Planning such a statement costs the server more than executing it. Django turns prepared statements off, because a
 pooler that hands every transaction to another server process (PgBouncer) would look for them where they are not, or
-worse, find somebody else's of the same name. Behind such a pooler the process id that the connection was greeted with
-is the pooler's own: so one look per connection tells.
+worse, find another client's statement of that name. Behind such a pooler, the process id that greeted the connection
+is the pooler's own: one look per connection tells.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Single statements on PostgreSQL for runs: one statement, one round trip, one commit each.
 
 Every write of a turn is a common table expression whose first part updates the run's row under its fence: the lock and
-the check are the same, so that a stale owner writes nothing, also while a takeover is being committed.
+the check are one, so that a stale owner writes nothing, also while a takeover is being committed.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ _END_AND_CLAIM = f"""{_ENDING}, candidate AS ({_CLAIMED}
 SELECT {_CLAIM_VALUES}
 FROM run LEFT JOIN claimed ON true LEFT JOIN django_durable_event event ON event.id = claimed.event_id
 """
-# Of two workers that end runs at the same time, each goes on with another one.
+# Two workers that end runs at the same time each go on with another run.
 _NEXT = f"{_QUEUED} AND EXISTS (SELECT FROM run)"
 
 
@@ -140,9 +140,9 @@ def end_and_claim(*, this_run: bool, in_queue: bool) -> str:
 
 # Changes from outside
 
-# A run that several resolutions concern counts each; the order of the arrays is the order of completion. Runs and waits
-# are looked up one by one: of statistics that are old, a plan may scan all that wait. Arrays stand in queries of their
-# own: else the server makes a plan for the length of each, which takes longer than to execute it.
+# A run counts each of the resolutions that concern it, in the order of the arrays. Runs and waits are looked up one by
+# one: with old statistics, a plan may scan all that wait. Arrays stand in queries of their own: otherwise the server
+# makes a plan for the length of each, which takes longer than to execute it.
 RESOLVE = f"""
 WITH given AS (
     SELECT * FROM unnest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..portable.scheduling import DEPUTY, LEADER
 from .expressions import NOW
 
-# A lock's row as it was before this statement, which changes it only for whoever leads, or is the deputy.
+# It reads the rows of both locks as they were before: it changes one only for the scheduler that leads or is deputy.
 LOOK = f"""
 WITH leader AS (
     UPDATE django_durable_lock SET owner = %(name)s, expires_at = {NOW} + %(leadership)s
@@ -33,7 +33,7 @@ FROM (SELECT) nothing LEFT JOIN (
 ) due ON true
 """
 
-# Who is being claimed at this moment needs no hint.
+# A run that is being claimed at this moment needs no hint.
 HINT_LATER = f"""
 UPDATE django_durable_run run
 SET next_at = {NOW} + least(greatest(%(rehint)s, {NOW} - coalesce(ready_at, {NOW})), %(most)s * %(rehint)s)
