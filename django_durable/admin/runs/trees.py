@@ -10,6 +10,7 @@ from django.db.models import Count, Q
 from django.utils.translation import gettext as _
 
 from ...core.replay.groups import GroupMode
+from ...core.replay.operations import SETTLED
 from ...models import Run, Step, StepKind, StepStatus
 from ...models.steps import STATUS_LABELS
 from ..shared.payloads import printable
@@ -48,7 +49,7 @@ def groups_of(run: Run, rows: Sequence[Row]) -> dict[bytes, Group]:
     if not keys:
         return {}
     steps = Step.objects.using(run._state.db).filter(run_id=run.id)
-    is_done = Q(status__in=(StepStatus.COMPLETED, StepStatus.FAILED))
+    is_done = Q(status__in=SETTLED)
     counts = steps.filter(kind=StepKind.BRANCH, parent_key__in=keys).order_by().values_list("parent_key")
     counted = {key: numbers for key, *numbers in counts.annotate(Count("key"), done=Count("key", filter=is_done))}
     groups: Any = steps.filter(key__in=keys).values_list("key", "input", "status", "winner")

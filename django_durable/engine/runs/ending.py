@@ -157,17 +157,17 @@ def _cancelled(run_id: UUID, reason: str) -> RunEnd:
 def _cancel_tree(run_ids: Sequence[UUID], reason: str) -> list[UUID]:
     """Cancel runs and then the children that they wait for: parents are locked before their children."""
     store = get_store()
-    unfinished = store.lock(run_ids)
-    children = _children(unfinished)
-    store.cancel(unfinished, encode_message(RunCancelled, reason))
-    followed = follow_ups_of_cancelled(unfinished)
+    unended = store.lock(run_ids)
+    children = _children(unended)
+    store.cancel(unended, encode_message(RunCancelled, reason))
+    followed = follow_ups_of_cancelled(unended)
     ends = [(each, _cancelled(id, reason), trigger) for each, trigger, id in followed]
     announce(store_runs(run for end in ends for run in _runs_after(*end)))
-    send = partial(signals.tell, signals.run_ended, partial(_cancellations, unfinished))
+    send = partial(signals.tell, signals.run_ended, partial(_cancellations, unended))
     transaction.on_commit(send, using=alias(), robust=True)
     if children:
         _cancel_tree(children, "The run that invoked it was cancelled")
-    return unfinished
+    return unended
 
 
 def _children(run_ids: Sequence[UUID]) -> list[UUID]:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from ...conf import get_settings
-from ...core.replay.operations import StepStatus
+from ...core.replay.operations import SETTLED, StepStatus
 from ...core.values import encoding
 from ...exceptions import NotWaiting, RunNotFound
 from ...managers import DatabaseNow
@@ -71,7 +71,7 @@ def _settle_wait(run_id: UUID, step: StepName, resolution: Callable[[Step], Reso
         if not _lock(run_id):
             return False
         found = _find(run_id, step)
-        if found.status in (StepStatus.COMPLETED, StepStatus.FAILED):
+        if found.status in SETTLED:
             return False
         if found.status != StepStatus.WAITING or found.kind not in ANSWERED:
             raise _not_waiting(run_id, f"an event or a run in step {found}")

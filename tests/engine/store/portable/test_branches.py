@@ -1,4 +1,4 @@
-"""The contract of the stores for branches: the table in engine/store/branches.py, row by row, on both of them."""
+"""Branches: the table of them in engine/store/contract.py, row by row, on each implementation."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _recorded(row: Row) -> Row:
     return {"attempt": 0, "crashes": 0, "next_at": 60 if row["next_at"] == 60 else 100}
 
 
-def _finished(row: Row) -> Row:
+def _ended(row: Row) -> Row:
     end = {"status": "completed", "output": "1", "seq": 6, "attempt": 0, "crashes": 0, "next_at": None}
     return end | {"owner": "", "ended": True}
 
@@ -139,7 +139,7 @@ TRANSITIONS: dict[str, tuple[Callable[[Store, Claim], Any], set[str], Callable[[
         RUNNING,
         lambda row: {"status": "waiting", "next_at": 300, "owner": ""},
     ),
-    "finish": (lambda s, c: s.end_branch(c, DONE, rehint=REHINT), RUNNING, _finished),
+    "end": (lambda s, c: s.end_branch(c, DONE, rehint=REHINT), RUNNING, _ended),
     "renew": (lambda s, c: s.renew([c], lease=LEASE), RUNNING, lambda row: {"next_at": 100}),
     "wake": (
         lambda s, c: s.wake_branches([(c.run_id, c.key or b"")], rehint=REHINT),
@@ -163,7 +163,7 @@ TRANSITIONS: dict[str, tuple[Callable[[Store, Claim], Any], set[str], Callable[[
         lambda row: {"status": "cancelled", "fence": 8, "next_at": None, "owner": ""},
     ),
 }
-FENCED = ("record", "park", "release", "release for later", "finish", "renew")
+FENCED = ("record", "park", "release", "release for later", "end", "renew")
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -211,7 +211,7 @@ def test_a_stale_owner_of_a_branch_changes_nothing(store: Store, operation: str,
 
 
 @pytest.mark.parametrize("ended", ENDED)
-@pytest.mark.parametrize("operation", ["claim", "record", "park", "finish"])
+@pytest.mark.parametrize("operation", ["claim", "record", "park", "end"])
 def test_nothing_is_done_in_a_branch_of_a_run_that_ended(store: Store, operation: str, ended: str) -> None:
     run = make_group("planned" if operation == "claim" else "live", "waiting")
     before = columns(run)
@@ -269,12 +269,12 @@ def test_a_settled_step_of_a_branch_wakes_the_branch_and_not_the_run(store: Stor
 def test_the_last_branch_completes_the_group_and_wakes_the_run(store: Store) -> None:
     run = make_group("completed", "live")
 
-    finished = store.end_branch(held(run, 1), DONE, rehint=REHINT)
+    result = store.end_branch(held(run, 1), DONE, rehint=REHINT)
 
     run.refresh_from_db()
     group = Step.objects.get(run=run, key=GROUP)
-    assert finished is not None
-    assert [(each.run_id, each.in_branch) for each in finished.ready] == [(run.id, False)]
+    assert result is not None
+    assert [(each.run_id, each.in_branch) for each in result.ready] == [(run.id, False)]
     assert (run.status, run.wakes, run.steps, run.attempt) == ("queued", 4, 7, 0)
     assert (group.status, group.open, group.seq, branch(run, 1).seq) == ("completed", 0, 7, 6)
 
@@ -282,12 +282,12 @@ def test_the_last_branch_completes_the_group_and_wakes_the_run(store: Store) -> 
 def test_a_branch_that_is_not_the_last_leaves_the_run_waiting(store: Store) -> None:
     run = make_group("live", "waiting")
 
-    finished = store.end_branch(held(run), DONE, rehint=REHINT)
+    result = store.end_branch(held(run), DONE, rehint=REHINT)
 
     run.refresh_from_db()
     group = Step.objects.get(run=run, key=GROUP)
-    assert finished is not None
-    assert not finished.ready
+    assert result is not None
+    assert not result.ready
     assert (run.status, run.wakes, run.steps) == ("waiting", 3, 6)
     assert (group.status, group.open, group.seq) == ("waiting", 1, None)
 
@@ -298,22 +298,22 @@ def test_the_end_of_a_group_inside_a_branch_wakes_that_branch(store: Store) -> N
     inner = Step.objects.get(run=run, path="g#0/0>inner#0/0")
     claim = held(run, key=inner.key, path=inner.path, fence=inner.fence)
 
-    finished = store.end_branch(claim, DONE, rehint=REHINT)
+    result = store.end_branch(claim, DONE, rehint=REHINT)
 
     run.refresh_from_db()
-    assert finished is not None
-    assert [each.in_branch for each in finished.ready] == [True]
+    assert result is not None
+    assert [each.in_branch for each in result.ready] == [True]
     assert (run.status, columns(run)["status"], columns(run)["next_at"]) == ("waiting", "planned", 1000)
 
 
 def test_the_worker_that_ends_a_branch_claims_the_next_one_with_it(store: Store) -> None:
     run = make_group("live", "waiting", "planned", "planned")
 
-    finished = store.end_branch(held(run), DONE, rehint=REHINT, next_claim=NextClaim("me", LEASE))
+    result = store.end_branch(held(run), DONE, rehint=REHINT, next_claim=NextClaim("me", LEASE))
 
-    assert finished is not None
-    assert finished.claim is not None
-    assert (finished.claim.path, finished.claim.fence, finished.claim.owner) == ("g#0/2", 8, "me")
+    assert result is not None
+    assert result.claim is not None
+    assert (result.claim.path, result.claim.fence, result.claim.owner) == ("g#0/2", 8, "me")
     assert [columns(run, index)["status"] for index in (2, 3)] == ["running", "planned"]
 
 
@@ -322,11 +322,9 @@ def test_an_end_under_a_limit_lets_one_more_in(store: Store, follows: bool) -> N
     run = make_group("live", "held", "held")
     limited = BranchEnd(status=StepStatus.COMPLETED, output="1", limited=True)
 
-    finished = store.end_branch(
-        held(run), limited, rehint=REHINT, next_claim=NextClaim("me", LEASE) if follows else None
-    )
+    result = store.end_branch(held(run), limited, rehint=REHINT, next_claim=NextClaim("me", LEASE) if follows else None)
 
-    assert finished is not None
+    assert result is not None
     states = [(columns(run, index)["status"], columns(run, index)["next_at"]) for index in (1, 2)]
     assert states == [("running", 100) if follows else ("planned", 1000), ("planned", None)]
 
@@ -346,11 +344,11 @@ def test_the_first_of_a_race_closes_the_others_with_what_they_wait_for(store: St
     store.park(held(run, 1), parking(1), rehint=REHINT)
     race = BranchEnd(status=StepStatus.COMPLETED, output="1", race=True, index=0, prefix="g#0/")
 
-    finished = store.end_branch(held(run), race, rehint=REHINT)
+    result = store.end_branch(held(run), race, rehint=REHINT)
 
     run.refresh_from_db()
-    assert finished is not None
-    assert [each.run_id for each in finished.ready] == [run.id]
+    assert result is not None
+    assert [each.run_id for each in result.ready] == [run.id]
     assert [columns(run, index)["status"] for index in range(4)] == ["completed"] + ["cancelled"] * 3
     assert (Step.objects.get(run=run, name="w").status, Wait.objects.filter(run=run, name="a/c").count()) == (
         "cancelled",

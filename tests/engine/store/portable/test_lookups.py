@@ -1,4 +1,4 @@
-"""Both stores find the same waits and events under their keys, page by page."""
+"""Look-ups: waits and events are found under their keys, page by page, on each implementation."""
 
 from __future__ import annotations
 
