@@ -143,12 +143,16 @@ lines = st.builds(
 )
 points = st.builds(Point, st.integers(), st.decimals(allow_nan=False, allow_infinity=False))
 models = st.builds(
-    Order, lines=st.lists(lines, max_size=3).map(tuple), by_key=st.dictionaries(st.integers(), lines, max_size=2)
+    Order, lines=st.lists(lines, max_size=2).map(tuple), by_key=st.dictionaries(st.integers(), lines, max_size=1)
 )
-structs = st.builds(Shape, corner_points=st.lists(points, max_size=3), center=points, line=st.none() | lines)
+structs = st.builds(Shape, corner_points=st.lists(points, max_size=2), center=points, line=st.none() | lines)
 
 
-@given(st.recursive(models | structs | points, lambda inner: st.lists(inner) | st.tuples(inner, inner)))
+@given(
+    st.recursive(
+        models | structs | points, lambda inner: st.lists(inner, max_size=2) | st.tuples(inner, inner), max_leaves=4
+    )
+)
 def test_any_value_comes_back(value: Any) -> None:
     assert decode(encode(value, hint=hint), hint) == value
 
