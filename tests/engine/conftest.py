@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,13 @@ def failing(text: str, *, times: int = 1_000_000) -> Callable[..., Any]:
         return run(sql, params, many, context)
 
     return execute
+
+
+def line_of(function: Callable[..., object], marker: str) -> str:
+    """Return file and line of the line of *function* that ends in ``# <- marker``."""
+    lines, start = inspect.getsourcelines(function)
+    number = start + next(index for index, line in enumerate(lines) if f"# <- {marker}" in line)
+    return f"{inspect.getsourcefile(function)}:{number}"
 
 
 def in_seconds(moment: datetime.datetime | None) -> float:
