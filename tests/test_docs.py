@@ -15,18 +15,24 @@ import django_durable as durable
 from django_durable import exceptions
 from django_durable.conf import Settings
 from django_durable.management.subcommands import SUBCOMMANDS
+from tests.test_layers import BAD_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).parent.parent
+PACKAGE = REPOSITORY / "django_durable"
 DOCS = REPOSITORY / "docs"
+INTERNALS = sorted((DOCS / "internals").glob("*.md"))
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "example_project/README.md", *sorted(DOCS.rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CHECK = re.compile(r'"(?:durable\.)?([EIW]\d{3})"')
 SHOWN_BY = re.compile(r"(?:`(tests/[\w/.]+)`|\bthe same)((?:, (?:targets? )?`(?!tests/)[\w-]+`)*)")
 ROW = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
+STATION = re.compile(r"^- `([\w/]+\.py)`: (.+(?:\n  .+)*)$", re.MULTILINE)
+ROOM = re.compile(r"^\| `([\w/]+)/` \| ([^|]+\?)", re.MULTILINE)
+BEHAVIOUR = re.compile(r"^\| .+\? \| `([\w/]+\.py)` \|$", re.MULTILINE)
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 
@@ -145,3 +151,66 @@ def test_the_threat_model_names_tests_that_there_are() -> None:
         text = (shown / "targets.py" if shown.is_dir() else shown).read_text()
         assert [part for part in re.findall(r"`([\w-]+)`", parts) if part not in text] == [], (shown, parts)
     assert len(named) > 50
+
+
+def test_the_walk_names_files_and_functions_that_exist() -> None:
+    stations = _stations((DOCS / "internals/a-run-file-by-file.md").read_text())
+
+    assert [(file, name) for file, name in stations if name not in _definitions(PACKAGE / file)] == []
+    assert len(stations) > 100
+
+
+def test_the_walk_speaks_of_methods_of_its_stations_only() -> None:
+    page = (DOCS / "internals/a-run-file-by-file.md").read_text()
+
+    assert {*re.findall(r"`([A-Z]\w+\.\w+)`", page)} <= {name for _, name in _stations(page)}
+
+
+def _stations(page: str) -> list[tuple[str, str]]:
+    return [(file, name) for file, names in STATION.findall(page) for name in re.findall(r"`([\w.]+)`", names)]
+
+
+def _definitions(file: Path) -> set[str]:
+    """Return the functions, classes and constants of a module, and what its classes define: ``Lease.record``."""
+    return {*_defined(ast.parse(file.read_text()), "")}
+
+
+def _defined(node: ast.Module | ast.ClassDef, prefix: str) -> Iterator[str]:
+    for each in node.body:
+        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield f"{prefix}{each.name}"
+        if isinstance(each, ast.ClassDef):
+            yield from _defined(each, f"{prefix}{each.name}.")
+        if isinstance(each, ast.AnnAssign | ast.Assign):
+            targets = [each.target] if isinstance(each, ast.AnnAssign) else each.targets
+            yield from (f"{prefix}{target.id}" for target in targets if isinstance(target, ast.Name))
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", *(f"docs/internals/{page.name}" for page in INTERNALS)])
+def test_files_that_the_internals_name_exist(page: str) -> None:
+    text = (REPOSITORY / page).read_text()
+    named = re.findall(r"`(?:django_durable/)?([\w.]+(?:/[\w.]+)*/(?:\w+\.(?:py|md))?)`", text)
+
+    assert [path for path in named if not (REPOSITORY / path).exists() and not (PACKAGE / path).exists()] == []
+
+
+def test_the_map_asks_of_each_room_the_question_of_its_docstring() -> None:
+    asked = dict(ROOM.findall((REPOSITORY / "CONTRIBUTING.md").read_text()))
+    rooms = {file.parent: ast.get_docstring(ast.parse(file.read_text())) for file in PACKAGE.rglob("__init__.py")}
+    questions = {str(room.relative_to(PACKAGE)): text for room, text in rooms.items() if room.name != "migrations"}
+    del questions["."]
+
+    assert asked == {room: f"{(text or '').partition('?')[0]}?".replace("``", "`") for room, text in questions.items()}
+
+
+def test_the_map_leads_to_twenty_behaviours() -> None:
+    files = BEHAVIOUR.findall((REPOSITORY / "CONTRIBUTING.md").read_text())
+
+    assert [file for file in files if not (PACKAGE / file).is_file()] == []
+    assert len({*files}) == 20
+
+
+def test_the_map_names_every_law() -> None:
+    named = {*re.findall(r"^\| `(\w+)` \|", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.MULTILINE)}
+
+    assert named == {law.__name__ for law in BAD_SAMPLES}

@@ -1,1 +1,1 @@
-"""What a durable function means: replay, steps, retries, durations, expressions, encoding. No framework, no I/O."""
+"""What does a durable function mean? No framework, no database, no input or output."""

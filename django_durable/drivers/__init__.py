@@ -1,1 +1,1 @@
-"""Who carries a wake-up to a worker?"""
+"""Who carries a hint to a worker?"""

@@ -1,1 +1,1 @@
-"""What happens to rows: every transaction, lock, claim and change of status."""
+"""What happens to rows? Every transaction, every lock and every change of status is here."""

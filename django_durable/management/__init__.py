@@ -1,1 +1,1 @@
-"""What may a person type on the command line?"""
+"""What can a person type on the command line?"""

@@ -1,4 +1,4 @@
-"""Tools for tests of durable functions."""
+"""How does a project test its durable functions?"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What does the admin show of a run, and what does it let staff do to the run?"""
+"""What does the admin show of a run, and what does it let staff do to it?"""

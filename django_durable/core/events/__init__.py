@@ -1,1 +1,1 @@
-"""What is an event, and which one does a trigger or a wait take?"""
+"""What is an event, and which events does a trigger or a wait take?"""

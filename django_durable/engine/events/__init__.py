@@ -1,1 +1,1 @@
-"""How does an event come in, and get found?"""
+"""How does an event come in, and how is it found?"""

@@ -1,1 +1,1 @@
-"""Who holds what, and who is alive?"""
+"""Who holds a run, and who is alive?"""

@@ -1,1 +1,1 @@
-"""How does a run start, end, and get changed from outside?"""
+"""How does a run start and end, and how is it changed from outside?"""

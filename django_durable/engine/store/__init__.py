@@ -1,1 +1,1 @@
-"""Which statement does it take, and in which transaction?"""
+"""Which statement makes a change, and in which transaction?"""

@@ -1,1 +1,1 @@
-"""What does one message do?"""
+"""What does one message make a worker do?"""

@@ -1,1 +1,1 @@
-"""Which commands does ``manage.py`` find here?"""
+"""Which commands does ``manage.py`` find?"""

@@ -1,1 +1,1 @@
-"""Which statement does it take, in portable ORM?"""
+"""How does the ORM do what the contract asks, on every database?"""

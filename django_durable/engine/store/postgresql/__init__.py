@@ -1,1 +1,1 @@
-"""Which statement does it take, on PostgreSQL?"""
+"""How does PostgreSQL do what the contract asks, in single statements?"""
