@@ -145,7 +145,7 @@ def test_an_error_before_sending_reaches_the_sender_and_nothing_is_sent(noted: E
 
 
 def test_what_is_no_event_is_refused_before_a_hook_sees_it(noted: Engine) -> None:
-    with pytest.raises(durable.InvalidEvent, match="'text' is no event"):
+    with pytest.raises(durable.InvalidEvent, match="'text' is not an event"):
         durable.send_events(["text"])  # type: ignore[list-item]
 
     assert seen == []
