@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import metadata
 from typing import Any
 
@@ -15,6 +14,7 @@ from .conf import get_settings
 from .core.functions import registry
 from .core.functions.functions import END_OPTIONS
 from .core.gotchas import findings
+from .core.suggestions import nearest
 from .drivers.base import get_driver
 from .exceptions import ConfigurationError
 from .middleware import get_hooks
@@ -90,8 +90,8 @@ def check_database(**kwargs: Any) -> list[CheckMessage]:
     except ConfigurationError:
         return []  # said by check_settings
     if alias not in connections:
-        close = difflib.get_close_matches(alias, connections, n=1) or list(connections)
-        hint = f"Name an alias of DATABASES, such as {close[0]!r}."
+        known = list(connections)
+        hint = f"Name an alias of DATABASES, such as {nearest(alias, known) or known[0]!r}."
         return [Error(f"DURABLE['DATABASE'] names the unknown database {alias!r}.", hint=hint, id="durable.E010")]
     return _check_vendor(alias, connections[alias].vendor)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import difflib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,10 +12,11 @@ from typing import Any, TypeVar
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
-from .core.durations import parse_duration
 from .core.functions.functions import ON_CODE_CHANGE
+from .core.option_values import Check, flag, one_of, optional, positive_duration, refused, text, whole_number
 from .core.retries import Backoff, ExceptionClasses, RetryPolicy, make_backoff
-from .exceptions import ConfigurationError, InvalidDuration
+from .core.suggestions import did_you_mean
+from .exceptions import ConfigurationError
 
 T = TypeVar("T")
 
@@ -67,82 +67,46 @@ class Settings:
         return policy if chosen is None else dataclasses.replace(policy, backoff=chosen)
 
 
-def _instance_of(*types: type) -> Callable[[Any], Any]:
-    def read(value: Any) -> Any:
-        if type(value) not in types:
-            raise ConfigurationError(f"must be {' or '.join(each.__name__ for each in types)}, not {value!r}")
-        return value
-
-    return read
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ConfigurationError(f"must be a whole number, 0 or more, not {value!r}")
-    return value
-
-
-def _positive_duration(value: Any) -> datetime.timedelta:
-    duration = parse_duration(value)
-    if duration <= datetime.timedelta():
-        raise ConfigurationError(f"must be longer than nothing, not {value!r}")
-    return duration
-
-
-def _scheduler(value: Any) -> str:
-    if value not in ("worker", "command"):
-        raise ConfigurationError(f"must be 'worker' or 'command', not {value!r}")
-    return str(value)
-
-
-def _on_code_change(value: Any) -> str:
-    if value not in ON_CODE_CHANGE:
-        raise ConfigurationError(f"must be {', '.join(map(repr, ON_CODE_CHANGE))}, not {value!r}")
-    return str(value)
-
-
-def _dotted_paths(value: Any) -> tuple[str, ...]:
+def _dotted_paths(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(path, str) for path in value):
-        raise ConfigurationError(f"must be a list of dotted paths, not {value!r}")
+        raise refused(name, value, "a list of dotted paths")
     return tuple(value)
 
 
-def _codec(value: Any) -> Any:
+def _codec(name: str, value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, type) or not (hasattr(value, "encode") and hasattr(value, "decode")):
-        raise ConfigurationError(
-            f"must be None, the dotted path of a class with encode and decode, or an instance, not {value!r}"
-        )
+        raise refused(name, value, "None, the dotted path of a class with encode and decode, or an instance")
     return value
 
 
-def _secrets(value: Any) -> tuple[str, ...]:
-    # What was given is not shown: it may be a key in another form.
+def _secrets(name: str, value: Any) -> tuple[str, ...]:
+    # The error does not show the value, which may be a key in another form.
     if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each for each in value):
-        raise ConfigurationError("must be a list of texts, the newest first")
+        raise ConfigurationError(f"{name} must be a list of texts, the newest first")
     return tuple(value)
 
 
-_READERS: Mapping[str, Callable[[Any], Any]] = {
-    "autodiscover_module": _instance_of(str),
-    "database": _instance_of(str),
-    "driver": _instance_of(str),
-    "celery_app": _instance_of(str, type(None)),
-    "queue": _instance_of(str, type(None)),
-    "retries": _count,
+_CHECKS: Mapping[str, Check[Any]] = {
+    "autodiscover_module": text,
+    "database": text,
+    "driver": text,
+    "celery_app": optional(text),
+    "queue": optional(text),
+    "retries": whole_number,
     "backoff": make_backoff,
-    "lease": _positive_duration,
-    "rehint": _positive_duration,
-    "turn_budget": _positive_duration,
-    "checkpoint": _instance_of(bool),
-    "scheduler": _scheduler,
-    "on_code_change": _on_code_change,
+    "lease": positive_duration,
+    "rehint": positive_duration,
+    "turn_budget": positive_duration,
+    "checkpoint": flag,
+    "scheduler": one_of("worker", "command"),
+    "on_code_change": one_of(*ON_CODE_CHANGE),
     "middleware": _dotted_paths,
-    "max_payload": _count,
-    "max_event": _count,
-    "max_steps": _count,
-    "max_run": _count,
+    "max_payload": whole_number,
+    "max_event": whole_number,
+    "max_steps": whole_number,
+    "max_run": whole_number,
     "codec": _codec,
     "encryption_keys": _secrets,
     "match_keys": _secrets,
@@ -157,16 +121,12 @@ def read_settings(given: object) -> Settings:
 
 
 def _read(key: str, value: Any) -> Any:
-    reader = _READERS.get(key.lower()) if key.isupper() else None
-    if reader is None:
-        known = [name.upper() for name in _READERS]
-        close = difflib.get_close_matches(key.upper(), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(known)}"
+    check = _CHECKS.get(key.lower()) if key.isupper() else None
+    if check is None:
+        known = [name.upper() for name in _CHECKS]
+        hint = did_you_mean(key, known, f"the keys are {', '.join(known)}")
         raise ConfigurationError(f"The setting DURABLE has no key {key!r}; {hint}")
-    try:
-        return reader(value)
-    except (ConfigurationError, InvalidDuration) as error:
-        raise ConfigurationError(f"DURABLE[{key!r}]: {error}") from error
+    return check(f"DURABLE[{key!r}]", value)
 
 
 def cached_setting(read: Callable[[], T]) -> Callable[[], T]:

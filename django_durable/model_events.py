@@ -9,7 +9,6 @@ sent once that database has committed: a crash between the two loses it.
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from .core.events.events import Event
 from .core.functions import registry
 from .core.functions.functions import DurableFunction
 from .core.functions.triggers import Change, OnModel, OnSignal
+from .core.suggestions import did_you_mean
 from .engine.events import sending
 from .exceptions import ConfigurationError
 
@@ -115,10 +115,10 @@ def _model(label: str, function: DurableFunction[Any, Any]) -> type[models.Model
     try:
         model = apps.get_model(label)
     except LookupError:
-        labels = {each._meta.label_lower: each._meta.label for each in apps.get_models()}
+        labels = [each._meta.label for each in apps.get_models()]
         raise ConfigurationError(
             f"{function.id!r} ({function.place}) starts on OnModel({label!r}), which is no installed model; "
-            + _suggestion(label, labels, "is its app in INSTALLED_APPS?")
+            + did_you_mean(label, labels, "is its app in INSTALLED_APPS?")
         ) from None
     if model._meta.swapped:
         raise ConfigurationError(
@@ -134,14 +134,9 @@ def _fields(model: type[models.Model], names: Iterable[str]) -> Fields:
         if name not in known:
             raise ConfigurationError(
                 f"OnModel({model._meta.label!r}): {name!r} is no field of the model that has a column; "
-                + _suggestion(name, {each: each for each in known}, f"they are {', '.join(sorted(known))}")
+                + did_you_mean(name, known, f"they are {', '.join(sorted(known))}")
             )
     return {name: known[name] for name in sorted(set(names))}
-
-
-def _suggestion(given: str, known: dict[str, str], otherwise: str) -> str:
-    close = difflib.get_close_matches(given, known, n=1)
-    return f"did you mean {known[close[0]]!r}?" if close else otherwise
 
 
 def _before_save(

@@ -98,24 +98,24 @@ def test_every_setting_can_be_given() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("AUTODISCOVER_MODULE", None, "must be str, not None"),
-        ("DATABASE", 7, "must be str, not 7"),
-        ("DRIVER", BaseDriver, "must be str"),
-        ("CELERY_APP", 7, "must be str or NoneType, not 7"),
-        ("QUEUE", 7, "must be str or NoneType, not 7"),
+        ("AUTODISCOVER_MODULE", None, "must be text, not None"),
+        ("DATABASE", 7, "must be text, not 7"),
+        ("DRIVER", BaseDriver, "must be text"),
+        ("CELERY_APP", 7, "must be text, not 7"),
+        ("QUEUE", 7, "must be text, not 7"),
         ("RETRIES", -1, "must be a whole number, 0 or more, not -1"),
         ("RETRIES", "4", "must be a whole number"),
         ("RETRIES", True, "must be a whole number"),
-        ("BACKOFF", [], "is no back-off"),
+        ("BACKOFF", [], "must be a duration, a list of durations, Exponential(...)"),
         ("BACKOFF", "soon", "Cannot read 'soon' as a duration"),
         ("LEASE", "0s", "must be longer than nothing, not '0s'"),
         ("REHINT", -1, "must be longer than nothing, not -1"),
         ("TURN_BUDGET", None, "Cannot read None as a duration"),
-        ("CHECKPOINT", 1, "must be bool, not 1"),
-        ("SCHEDULER", "cron", "must be 'worker' or 'command', not 'cron'"),
+        ("CHECKPOINT", 1, "must be True or False, not 1"),
+        ("SCHEDULER", "cron", "must be one of 'worker', 'command', not 'cron'"),
         ("MIDDLEWARE", "project.tenancy.Tenancy", "must be a list of dotted paths, not 'project.tenancy.Tenancy'"),
         ("MIDDLEWARE", [Settings], "must be a list of dotted paths"),
-        ("ON_CODE_CHANGE", "stop", "must be 'continue', 'pin', 'fail', not 'stop'"),
+        ("ON_CODE_CHANGE", "stop", "must be one of 'continue', 'pin', 'fail', not 'stop'"),
         ("MAX_PAYLOAD", 1.5, "must be a whole number"),
         ("MAX_EVENT", "1 MB", "must be a whole number"),
         ("MAX_STEPS", None, "must be a whole number"),
@@ -131,7 +131,7 @@ def test_a_wrong_value_is_refused_by_name(key: str, value: Any, reason: str) -> 
     with pytest.raises(ConfigurationError) as refused:
         read_settings({key: value})
 
-    assert str(refused.value).startswith(f"DURABLE['{key}']: ")
+    assert str(refused.value).startswith((f"DURABLE['{key}'] must be ", f"DURABLE['{key}']: Cannot read "))
     assert reason in str(refused.value)
 
 

@@ -43,7 +43,10 @@ SURFACE = 4
 # beside it; the single files on the ground of core import one another. Rooms of the future have their floor already.
 STAIRCASES = {
     "core": (
-        {"clock", "durations", "fault_points", "ids", "processes", "retries", "suggestions", "type_variables"},
+        {
+            *("clock", "durations", "fault_points", "ids", "option_values"),
+            *("processes", "retries", "suggestions", "type_variables"),
+        },
         {"values"},
         {"events"},
         {"flow"},
@@ -77,7 +80,7 @@ PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "sh
 EVALUATORS = {"eval", "exec", "compile", "__import__", "marshal.loads", "marshal.load"}
 IMPORTERS = {"importlib", "importlib.import_module", "pydoc.locate", "django.utils.module_loading.import_string"}
 WRITERS_ONLY = {
-    (f"{ROOT}.core.functions.functions", "marshal")
+    (f"{ROOT}.core.functions.handlers", "marshal")
 }  # hashes the code of a handler whose source cannot be read
 READERS_OF_SETTINGS = {f"{ROOT}.{name}" for name in ("codecs", "middleware", "drivers.base", "drivers.celery.driver")}
 
@@ -319,7 +322,7 @@ BAD_SAMPLES: dict[Callable[[Modules], Iterator[str]], tuple[dict[str, str], ...]
     ),
     nothing_turns_data_into_code: (
         {"core.encoding": "import pickle"},
-        {"core.functions.functions": "import marshal\nmarshal.loads(code)"},
+        {"core.functions.handlers": "import marshal\nmarshal.loads(code)"},
         {"engine.rows": "def f(text):\n    from marshal import loads"},
         {"core.expressions": "eval(source)"},
         {"core.classes": "from importlib import import_module"},

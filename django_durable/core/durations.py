@@ -67,8 +67,8 @@ def parse_duration(value: Duration) -> timedelta:
         raise
     except (OverflowError, ValueError) as error:
         # NaN is a ValueError, infinity an OverflowError.
-        raise _invalid(value, "it is no finite length of time that can be kept") from error
-    raise _invalid(value, "it is no duration")
+        raise _invalid(value, "it is not a finite length of time that can be kept") from error
+    raise _invalid(value)
 
 
 def _from_text(text: str) -> timedelta:
@@ -76,7 +76,7 @@ def _from_text(text: str) -> timedelta:
     if iso := _ISO.fullmatch(stripped):
         return _from_iso(text, iso)
     if not (match := _TEXT.fullmatch(stripped)):
-        raise _invalid(text, "a number needs a unit" if _is_number(stripped) else "it is no duration")
+        raise _invalid(text, "a number needs a unit" if _is_number(stripped) else "")
     total = sum(_microseconds(number, _unit(text, name)) for number, name in _PARTS.findall(match[2]))
     return _signed(match[1], total)
 
@@ -96,7 +96,7 @@ def _unit(text: str, name: str) -> str:
         raise _invalid(text, _MONTHS)
     if unit := _UNITS.get(name.lower()):
         return unit
-    raise _invalid(text, f"{reprlib.repr(name)} is no unit of time")
+    raise _invalid(text, f"{reprlib.repr(name)} is not a unit of time")
 
 
 def _microseconds(number: str, unit: str) -> float:
@@ -111,8 +111,9 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(rf"[+-]?{_NUMBER}", text) is not None
 
 
-def _invalid(value: object, reason: str) -> InvalidDuration:
-    return InvalidDuration(f"Cannot read {_shown(value)} as a duration: {reason}. Accepted: {_FORMS}.")
+def _invalid(value: object, reason: str = "") -> InvalidDuration:
+    why = f": {reason}" if reason else ""
+    return InvalidDuration(f"Cannot read {_shown(value)} as a duration{why}. Accepted: {_FORMS}")
 
 
 def _shown(value: object) -> str:
@@ -135,7 +136,7 @@ def parse_moment(value: datetime | date | str, default_tz: tzinfo) -> datetime:
             moment = moment.replace(tzinfo=default_tz)
         return moment.astimezone(UTC)
     except OverflowError as error:
-        raise InvalidDuration(f"Cannot use {_shown(value)} as a moment: outside the years 1 to 9999.") from error
+        raise InvalidDuration(f"Cannot use {_shown(value)} as a moment: it is outside the years 1 to 9999") from error
 
 
 def _as_datetime(value: object) -> datetime:
@@ -149,18 +150,19 @@ def _as_datetime(value: object) -> datetime:
         except ValueError:
             pass
     raise InvalidDuration(
-        f"Cannot read {_shown(value)} as a moment: unreadable date text. "
-        'Accepted: a datetime, a date, or ISO text such as "2030-01-31" or "2030-01-31T09:00+01:00".'
+        f"Cannot read {_shown(value)} as a moment. "
+        'Accepted: a datetime, a date, or ISO text such as "2030-01-31" or "2030-01-31T09:00+01:00"'
     )
 
 
-def bounded(duration: timedelta) -> timedelta:
-    """Refuse a duration beyond 10 years; raises InvalidDuration.
+def parse_wait(value: Duration) -> timedelta:
+    """Read how long to wait: a duration of 10 years at most; raises InvalidDuration for any other.
 
     A negative one is raised to minus 10 years, so that adding it to the present cannot overflow.
     """
+    duration = parse_duration(value)
     if duration > LONGEST:
-        raise InvalidDuration(f"{describe(duration)} is too long: the longest wait is 10 years.")
+        raise InvalidDuration(f"{describe(duration)} is too long: the longest wait is 10 years")
     return max(duration, -LONGEST)
 
 

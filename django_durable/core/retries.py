@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from ..exceptions import ConfigurationError, EncodingError, InvalidDuration, InvalidStep, NonRetriable, RetryAfter
+from ..exceptions import ConfigurationError, EncodingError, InvalidStep, NonRetriable, RetryAfter
 from .durations import LONGEST, Duration, parse_duration
+from .option_values import duration, optional, refused, whole_number
 
 Backoff = Callable[[int, BaseException], Duration]
 """Chooses the delay before the next attempt from the number of failed ones so far (from 1) and the last error."""
+
+BackoffOption = Backoff | Duration | Sequence[Duration]
+"""What a function, a step or a setting may be given as its back-off; :func:`make_backoff` reads it."""
 
 ExceptionClasses = type[Exception] | Collection[type[Exception]]
 _Classes = tuple[type[Exception], ...]
@@ -42,7 +46,7 @@ class Exponential:
     def __post_init__(self) -> None:
         _check_delay("Exponential(first)", self.first)
         _check_number("Exponential(factor)", self.factor, 1, math.inf)
-        _check_max("Exponential(max)", self.max)
+        optional(_check_delay)("Exponential(max)", self.max)
         _check_number("Exponential(jitter)", self.jitter, 0, 1)
 
     def __call__(self, attempt: int, error: BaseException) -> timedelta:
@@ -73,7 +77,7 @@ class Linear:
     def __post_init__(self) -> None:
         _check_delay("Linear(first)", self.first)
         _check_delay("Linear(increment)", self.increment)
-        _check_max("Linear(max)", self.max)
+        optional(_check_delay)("Linear(max)", self.max)
         _check_number("Linear(jitter)", self.jitter, 0, 1)
 
     def __call__(self, attempt: int, error: BaseException) -> timedelta:
@@ -98,8 +102,8 @@ DEFAULT_BACKOFF: Backoff = _Delays(
 )
 
 
-def make_backoff(value: object) -> Backoff:
-    """Make a back-off of what a function or a step was given.
+def make_backoff(name: str, value: object) -> Backoff:
+    """Return the back-off that the option of that name asks for.
 
     None is the default back-off, a duration a constant delay, a list of durations one delay after the other (the
     last one repeats); Exponential, Linear and any callable of (attempt, error) are taken as they are. Raises
@@ -110,12 +114,13 @@ def make_backoff(value: object) -> Backoff:
     if callable(value) and not isinstance(value, type):
         return value
     if isinstance(value, str | int | float | timedelta):
-        return _Delays((_check_delay("backoff", value),))
+        return _Delays((_check_delay(name, value),))
     if isinstance(value, list | tuple) and value:
-        return _Delays(tuple(_check_delay(f"backoff[{index}]", delay) for index, delay in enumerate(value)))
-    raise ConfigurationError(
-        f"backoff={value!r} is no back-off. "
-        "Give a duration, a list of durations, Exponential(...), Linear(...) or a callable of (attempt, error)."
+        return _Delays(tuple(_check_delay(f"{name}[{index}]", delay) for index, delay in enumerate(value)))
+    raise refused(
+        name,
+        value,
+        "a duration, a list of durations, Exponential(...), Linear(...) or a callable of (attempt, error)",
     )
 
 
@@ -133,12 +138,11 @@ class RetryPolicy:
     no_retry_on: ExceptionClasses | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
-            raise ConfigurationError(f"retries={self.retries!r} is no count. Give a whole number from 0 on.")
-        never = make_exceptions("no_retry_on", self.no_retry_on or ())
+        whole_number("retries", self.retries)
+        never = _check_classes("no_retry_on", self.no_retry_on or ())
         object.__setattr__(self, "no_retry_on", never)
         if self.retry_on is not None:
-            only = make_exceptions("retry_on", self.retry_on)
+            only = _check_classes("retry_on", self.retry_on)
             _check_exceptions(only, never)
             object.__setattr__(self, "retry_on", only)
 
@@ -173,24 +177,21 @@ class RetryPolicy:
         return aware - now
 
 
-def make_exceptions(name: str, value: object) -> _Classes:
-    """Return the exception classes of the option *name*: one, or several; ConfigurationError for anything else."""
+def _check_classes(name: str, value: object) -> _Classes:
     classes = tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
     for each in classes:
         if not (isinstance(each, type) and issubclass(each, Exception)):
-            raise ConfigurationError(
-                f"{name}: {each!r} is no class of exceptions. Give one such as ConnectionError, or a tuple of them."
-            )
+            raise refused(name, each, "a class of exceptions such as ConnectionError, or a tuple of them")
     return classes
 
 
 def _check_exceptions(only: _Classes, never: _Classes) -> None:
     if not only:
-        raise ConfigurationError("retry_on names no exception. Write retries=0 if nothing is to be tried again.")
+        raise ConfigurationError("retry_on names no exception. Write retries=0 if nothing is to be tried again")
     for each in only:
         if issubclass(each, never):
             raise ConfigurationError(
-                f"retry_on: {each.__name__} is never tried again because of no_retry_on. Remove it from one of them."
+                f"retry_on: {each.__name__} is never tried again because of no_retry_on. Remove it from one of them"
             )
 
 
@@ -204,21 +205,13 @@ def _jittered(delay: timedelta, jitter: float) -> timedelta:
 
 
 def _check_delay(name: str, value: Any) -> timedelta:
-    try:
-        delay = parse_duration(value)
-    except InvalidDuration as error:
-        raise ConfigurationError(f"{name}: {error}") from error
+    delay = duration(name, value)
     if not timedelta() <= delay <= LONGEST:
-        raise ConfigurationError(f"{name}={value!r} must lie between 0 and 10 years.")
+        raise refused(name, value, "between 0 and 10 years")
     return delay
-
-
-def _check_max(name: str, value: Duration | None) -> None:
-    if value is not None:
-        _check_delay(name, value)
 
 
 def _check_number(name: str, value: object, least: float, most: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most or value == math.inf:
         limits = f"of at least {least}" if most == math.inf else f"between {least} and {most}"
-        raise ConfigurationError(f"{name}={value!r} must be a number {limits}.")
+        raise refused(name, value, f"a number {limits}")

@@ -14,7 +14,7 @@ from ..conf import get_settings
 from ..core.functions import registry
 from ..core.functions.functions import DurableFunction
 from ..core.functions.steps import RunInfo, Step
-from ..core.replay.async_replay import AsyncReplay, is_async
+from ..core.replay.async_replay import AsyncReplay
 from ..core.replay.interrupts import Suspend
 from ..core.replay.operations import Memo, Op
 from ..core.replay.replay import Aborted, Completed, Outcome, Raised, Replay, Suspended
@@ -98,7 +98,7 @@ class _Rehearsal:
         decode = get_hooks().decode
         replay = (
             AsyncReplay(self._memos, decode=decode)
-            if is_async(function.handler)
+            if function.is_async
             else Replay(self._memos, self._perform, decode=decode)
         )
         handler = partial(function.handler, self._history.event, Step(replay, self._info(function)))

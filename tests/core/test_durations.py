@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_durable.core.durations import LONGEST, bounded, describe, parse_duration, parse_moment
+from django_durable.core.durations import LONGEST, describe, parse_duration, parse_moment, parse_wait
 from django_durable.exceptions import InvalidDuration
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -61,7 +61,7 @@ def test_forms_of_a_duration(value: Any, expected: Any) -> None:
         ("", "''"),
         ("soon", "'soon'"),
         ("10", "a number needs a unit"),
-        ("3 parsecs", "'parsecs' is no unit of time"),
+        ("3 parsecs", "'parsecs' is not a unit of time"),
         ("1h and a bit", "1h and a bit"),
         ("1e400s", "1e400s"),
         ("P", "'P'"),
@@ -72,9 +72,9 @@ def test_forms_of_a_duration(value: Any, expected: Any) -> None:
         ("1M", "months and years have no fixed length"),
         ("P1M", "months and years have no fixed length"),
         ("P1Y", "months and years have no fixed length"),
-        ("9" * 30 + "h", "no finite length of time"),
-        ("9" * 5000 + "h", "no finite length of time"),
-        (10**30, "no finite length of time"),
+        ("9" * 30 + "h", "not a finite length of time"),
+        ("9" * 5000 + "h", "not a finite length of time"),
+        (10**30, "not a finite length of time"),
         pytest.param(10**5000, "a very large number", id="5001 digits"),
     ],
 )
@@ -129,7 +129,7 @@ def test_fold_chooses_between_two_equal_wall_times() -> None:
 
 @pytest.mark.parametrize("value", ["tomorrow", "", "2030-13-01", 5, None, True])
 def test_unreadable_moments_are_refused_and_named(value: Any) -> None:
-    with pytest.raises(InvalidDuration, match="unreadable date text") as caught:
+    with pytest.raises(InvalidDuration, match="Cannot read") as caught:
         parse_moment(value, UTC)
     assert repr(value) in str(caught.value)
 
@@ -140,14 +140,14 @@ def test_a_moment_outside_of_the_calendar_is_refused() -> None:
 
 
 def test_ten_years_are_the_limit() -> None:
-    assert bounded(LONGEST) == LONGEST
+    assert parse_wait(LONGEST) == LONGEST
     with pytest.raises(InvalidDuration, match="10 years"):
-        bounded(LONGEST + timedelta(microseconds=1))
+        parse_wait(LONGEST + timedelta(microseconds=1))
 
 
 def test_a_bounded_duration_can_be_added_to_the_present() -> None:
-    assert bounded(timedelta(seconds=-5)) == timedelta(seconds=-5)
-    assert datetime(2030, 1, 1) + bounded(timedelta.min)
+    assert parse_wait(timedelta(seconds=-5)) == timedelta(seconds=-5)
+    assert datetime(2030, 1, 1) + parse_wait(timedelta.min)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 
 from django_durable.admin.runs.forms import _data_field
-from django_durable.core.durations import bounded, describe, parse_duration, parse_moment
+from django_durable.core.durations import describe, parse_duration, parse_moment, parse_wait
 from django_durable.core.events.conditions import compile_condition, match_rule
 from django_durable.core.events.match_keys import index_key, lookup, parse_path
 from django_durable.core.retries import make_backoff
@@ -112,14 +112,14 @@ def history(text: str) -> None:
 
 
 def duration(value: Any) -> None:
-    """Anything is a duration or InvalidDuration, and as a duration bounded and shown."""
+    """Anything is a duration or InvalidDuration; a duration can be shown, and waited for from now."""
     with harmless(), contextlib.suppress(InvalidDuration):
         parsed = parse_duration(value)
         assert isinstance(parsed, timedelta)
         assert describe(parsed)
-        assert datetime(2030, 1, 1, tzinfo=UTC) + bounded(parsed)
+        assert datetime(2030, 1, 1, tzinfo=UTC) + parse_wait(parsed)
     with harmless(), contextlib.suppress(ConfigurationError, InvalidDuration):
-        make_backoff(value)
+        make_backoff("backoff", value)
 
 
 def moment(value: Any) -> None:

@@ -110,6 +110,16 @@ async def enrich(event: Event[OrderPaid], step: AsyncStep) -> str:
     return event.data.order_id  # E: an int
 
 
+@durable.function(retires=3)  # E: no such option
+def misspelt(event: Event, step: Step) -> None:
+    """Ask for more attempts."""
+
+
+@durable.function(backoff=object())  # E: no back-off
+def without_pauses(event: Event, step: Step) -> None:
+    """Ask for odd pauses."""
+
+
 @durable.function()  # E: a plain handler gets a Step
 def plain_with_async_steps(event: Event, step: AsyncStep) -> None:
     """Ask for the wrong kind of step."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..durations import Duration
     from ..events.event_types import EventType
     from ..events.events import Event
+    from ..retries import BackoffOption
     from .functions import DurableFunction
 
 P = ParamSpec("P")
@@ -53,7 +54,7 @@ class AsyncStep(Protocol):
         self,
         *,
         retries: int | None = None,
-        backoff: Any = None,
+        backoff: BackoffOption | None = None,
         timeout: Duration | None = None,
         thread: bool = False,
         idempotency_key: str | None = None,

@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-import hashlib
 import inspect
-import marshal
 import re
-import textwrap
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Union, overload
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, Union, Unpack, overload
 
 from ...exceptions import ConfigurationError
 from ..events import event_types
 from ..events.events import Event
-from ..retries import Backoff, ExceptionClasses, RetryPolicy, make_backoff
+from ..option_values import flag, one_of, optional, refused, whole_number
+from ..retries import BackoffOption, ExceptionClasses, RetryPolicy, make_backoff
+from ..suggestions import did_you_mean
 from ..type_variables import D, R
-from . import registry, run_handles
+from . import handlers, registry, run_handles
 from .triggers import On, OnModel, OnSignal, Trigger, make_triggers
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from ..durations import Duration
     from ..events.events import CancelEvent, CompletionEvent, FailureEvent
     from .async_steps import AsyncStep
     from .run_handles import RunHandle
     from .steps import Step
 
 Handler = Callable[[Any, Any], R]
-BackoffOption = Backoff | "Duration" | Iterable["Duration"] | None if TYPE_CHECKING else Any
-
 EndHandler = Union["DurableFunction[Any, Any]", Handler[Any], str]
 ON_CODE_CHANGE = ("continue", "pin", "fail")  #: what a run may do whose function's code changed
 END_OPTIONS = ("on_failure", "on_cancel", "on_complete")  #: what may run when a run ended
@@ -43,54 +38,64 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _APP = re.compile(r"[a-z_][a-z0-9_]{0,99}")
 
 
+class FunctionOptions(TypedDict, total=False):
+    """The options that a function may have beside its id; :func:`function` says what each of them does."""
+
+    trigger: Trigger | Iterable[Trigger] | None
+    retries: int | None
+    backoff: BackoffOption | None
+    retry_on: ExceptionClasses | None
+    no_retry_on: ExceptionClasses | None
+    queue: str | None
+    checkpoint: bool | None
+    on_code_change: str | None
+    on_failure: EndHandler | None
+    on_cancel: EndHandler | None
+    on_complete: EndHandler | None
+    replay: str
+
+
 class DurableFunction(Generic[D, R]):
     """A handler that can be run durably, with its triggers and options. Made by :func:`function`.
 
     To type checkers, ``D`` is the class of its event's data and ``R`` what it returns.
     """
 
-    def __init__(
-        self,
-        handler: Handler[R],
-        *,
-        id: str | None = None,
-        trigger: Trigger | Iterable[Trigger] | None = None,
-        retries: int | None = None,
-        backoff: Any = None,
-        retry_on: ExceptionClasses | None = None,
-        no_retry_on: ExceptionClasses | None = None,
-        queue: str | None = None,
-        checkpoint: bool | None = None,
-        on_code_change: str | None = None,
-        on_failure: EndHandler | None = None,
-        on_cancel: EndHandler | None = None,
-        on_complete: EndHandler | None = None,
-        replay: str = "allow",
-    ) -> None:
+    def __init__(self, handler: Handler[R], *, id: str | None = None, **options: Unpack[FunctionOptions]) -> None:
+        if not inspect.isfunction(handler):
+            raise ConfigurationError(f"durable.function() decorates a function, not {handler!r}")
         self.handler = handler
-        self.place = _place(handler)
-        _check_handler(handler, self.place)
-        name = handler.__name__.replace("_", "-").strip("-")
-        self._app, self.slug = _split_id(name if id is None else id, self.place)
-        self.place_in(registry.app_label(handler.__module__))
+        self.place = handlers.place_of(handler)
         self.is_async = inspect.iscoroutinefunction(handler)
-        self.retries = _check_retries(retries, self.place)
-        self.backoff = None if backoff is None else make_backoff(backoff)
-        self.retry_on, self.no_retry_on = _check_exceptions(retry_on, no_retry_on, self.place)
-        self.queue = _check_queue(queue, self.place)
-        self.checkpoint = _check_checkpoint(checkpoint, self.place)
-        self.on_code_change = _check_on_code_change(on_code_change, self.place)
-        self.replay = _check_replay(replay, self.place)
-        self.triggers: tuple[On | OnModel | OnSignal, ...] = make_triggers(trigger)
+        name = handler.__name__.replace("_", "-").strip("-") if id is None else id
+        with _naming(f"The durable function {name!r} ({self.place})"):
+            handlers.check_handler(handler)
+            self._app, self.slug = _split_id(name)
+            self.belong_to(registry.app_label(handler.__module__))
+            self._take_options(options)
         self._end_functions: dict[str, DurableFunction[Any, Any] | str] = {}
         registry.add(self)
-        for option, given in zip(END_OPTIONS, (on_failure, on_cancel, on_complete), strict=True):
+        self._take_end_functions(options)
+
+    def _take_options(self, options: FunctionOptions) -> None:
+        self.retries = optional(whole_number)("retries", options.get("retries"))
+        self.backoff = optional(make_backoff)("backoff", options.get("backoff"))
+        self.retry_on, self.no_retry_on = _exceptions(options.get("retry_on"), options.get("no_retry_on"))
+        self.queue = optional(_queue_name)("queue", options.get("queue"))
+        self.checkpoint = optional(flag)("checkpoint", options.get("checkpoint"))
+        self.on_code_change = optional(one_of(*ON_CODE_CHANGE))("on_code_change", options.get("on_code_change"))
+        self.replay = one_of(*REPLAYS)("replay", options.get("replay", "allow"))
+        self.triggers: tuple[On | OnModel | OnSignal, ...] = make_triggers(options.get("trigger"))
+
+    def _take_end_functions(self, options: FunctionOptions) -> None:
+        for option in END_OPTIONS:
+            given: Any = options.get(option)
             if isinstance(given, (DurableFunction, str)):
                 self._end_functions[option] = given
             elif given is not None:
                 self._on_end(option, given)
 
-    def place_in(self, app_label: str) -> None:
+    def belong_to(self, app_label: str) -> None:
         """Take the label of the app that holds the handler, unless the function was given one with its id."""
         self.app_label = self._app or app_label  #: ``project`` outside an app
         self.id = f"{self.app_label}/{self.slug}"
@@ -98,7 +103,7 @@ class DurableFunction(Generic[D, R]):
     @functools.cached_property
     def code_version(self) -> str:
         """A hash of the handler's source; it changes whenever the code does."""
-        return hashlib.sha256(_source(self.handler)).hexdigest()[:16]
+        return handlers.version_of(self.handler)
 
     @functools.cached_property
     def listens(self) -> tuple[On, ...]:
@@ -227,23 +232,7 @@ class Decorator(Protocol):
     def __call__(self, handler: Callable[[CompletionEvent[D], Step], R], /) -> DurableFunction[Any, R]: ...
 
 
-def function(
-    id: str | None = None,
-    *,
-    trigger: Trigger | Iterable[Trigger] | None = None,
-    retries: int | None = None,
-    backoff: Any = None,
-    retry_on: ExceptionClasses | None = None,
-    no_retry_on: ExceptionClasses | None = None,
-    queue: str | None = None,
-    checkpoint: bool | None = None,
-    on_code_change: str | None = None,
-    on_failure: EndHandler | None = None,
-    on_cancel: EndHandler | None = None,
-    on_complete: EndHandler | None = None,
-    replay: str = "allow",
-    **unknown: Any,
-) -> Decorator:
+def function(id: str | None = None, **options: Unpack[FunctionOptions]) -> Decorator:
     """Make a durable function of a handler ``(event, step)``.
 
     *id* is ``"slug"`` or ``"app/slug"``; without one, the handler's name with dashes. Without an app, the installed app
@@ -266,131 +255,53 @@ def function(
         def activation_email(event: Event, step: Step) -> None:
             step.run("send-welcome-email", send_email, event.user["email"], template="welcome")
     """
-    if unknown:
-        raise ConfigurationError(_unknown_options(unknown))
     if callable(id):
-        raise ConfigurationError(f"The decorator of {_place(id)}: write @durable.function(), with parentheses")
+        raise ConfigurationError(
+            f"The decorator of {handlers.place_of(id)}: write @durable.function(), with parentheses"
+        )
+    _check_known(options)
 
     def decorate(handler: Handler[Any]) -> DurableFunction[Any, Any]:
-        return DurableFunction(
-            handler,
-            id=id,
-            trigger=trigger,
-            retries=retries,
-            backoff=backoff,
-            retry_on=retry_on,
-            no_retry_on=no_retry_on,
-            queue=queue,
-            checkpoint=checkpoint,
-            on_code_change=on_code_change,
-            on_failure=on_failure,
-            on_cancel=on_cancel,
-            on_complete=on_complete,
-            replay=replay,
-        )
+        return DurableFunction(handler, id=id, **options)
 
     return decorate
 
 
-def _unknown_options(unknown: Iterable[str]) -> str:
-    known = [
-        "id",
-        "trigger",
-        "retries",
-        "backoff",
-        "retry_on",
-        "no_retry_on",
-        "queue",
-        "checkpoint",
-        "on_code_change",
-        *END_OPTIONS,
-        "replay",
-    ]
-    name = next(iter(unknown))
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}"
-    return f"durable.function() has no option {name!r}; {hint}"
+def _check_known(options: Iterable[str]) -> None:
+    known = ["id", *FunctionOptions.__annotations__]
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(name, known, f"the options are {', '.join(known)}")
+            raise ConfigurationError(f"durable.function() has no option {name!r}; {hint}")
 
 
-def _source(handler: Any) -> bytes:
-    code = handler.__code__
-    # Python 3.13 takes the text of "python -c" for the source of whatever was compiled from a string.
-    if not code.co_filename.startswith("<"):
-        with suppress(OSError, TypeError):
-            return textwrap.dedent(inspect.getsource(handler)).encode()
-    return marshal.dumps(code.replace(co_filename="", co_firstlineno=1))
+@contextmanager
+def _naming(function: str) -> Iterator[None]:
+    """Say of which function an error is."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{function}: {error}") from None
 
 
-def _place(handler: object) -> str:
-    code = getattr(inspect.unwrap(handler) if callable(handler) else handler, "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(handler)
-
-
-def _check_handler(handler: Any, place: str) -> None:
-    if not inspect.isfunction(handler):
-        raise ConfigurationError(f"durable.function() decorates a function, not {handler!r}")
-    name = f"The handler {handler.__name__!r} ({place})"
-    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
-        raise ConfigurationError(f"{name} contains 'yield'; a handler calls steps and returns")
-    if not _takes_event_and_step(inspect.signature(handler)):
-        raise ConfigurationError(f"{name} must take exactly two positional parameters: (event, step)")
-
-
-def _takes_event_and_step(signature: inspect.Signature) -> bool:
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = list(signature.parameters.values())
-    return len(parameters) == 2 and all(each.kind in positional for each in parameters)
-
-
-def _split_id(id: object, place: str) -> tuple[str | None, str]:
+def _split_id(id: object) -> tuple[str | None, str]:
     if not isinstance(id, str):
-        raise ConfigurationError(f"The id of a durable function is text, not {id!r} ({place})")
+        raise ConfigurationError("its id must be text")
     app, slash, slug = id.rpartition("/")
     if not _SLUG.fullmatch(slug) or (slash and not _APP.fullmatch(app)):
         raise ConfigurationError(
-            f"The function id {id!r} ({place}) cannot be used: write 'slug' or 'app/slug', "
+            "its id cannot be used: write 'slug' or 'app/slug', "
             "in lower case letters, digits, '.', '_' and '-', 100 characters at most"
         )
     return app or None, slug
 
 
-def _check_retries(retries: object, place: str) -> int | None:
-    if retries is None:
-        return None
-    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-        raise ConfigurationError(f"retries={retries!r} ({place}) must be a whole number, 0 or more")
-    return retries
+def _queue_name(name: str, value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 100:
+        raise refused(name, value, "the name of a queue, text of 1 to 100 characters")
+    return value
 
 
-def _check_exceptions(retry_on: Any, no_retry_on: Any, place: str) -> tuple[Any, Any]:
-    try:
-        policy = RetryPolicy(retry_on=retry_on, no_retry_on=no_retry_on)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{error} ({place})") from None
+def _exceptions(retry_on: Any, no_retry_on: Any) -> tuple[Any, Any]:
+    policy = RetryPolicy(retry_on=retry_on, no_retry_on=no_retry_on)
     return policy.retry_on, policy.no_retry_on
-
-
-def _check_queue(queue: object, place: str) -> str | None:
-    if queue is None or (isinstance(queue, str) and 0 < len(queue) <= 100):
-        return queue
-    raise ConfigurationError(f"queue={queue!r} ({place}) must be the name of a queue, text of 1 to 100 characters")
-
-
-def _check_replay(replay: object, place: str) -> str:
-    if isinstance(replay, str) and replay in REPLAYS:
-        return replay
-    raise ConfigurationError(f"replay={replay!r} ({place}) must be one of {', '.join(map(repr, REPLAYS))}")
-
-
-def _check_checkpoint(checkpoint: object, place: str) -> bool | None:
-    if checkpoint is None or isinstance(checkpoint, bool):
-        return checkpoint
-    raise ConfigurationError(f"checkpoint={checkpoint!r} ({place}) must be True or False")
-
-
-def _check_on_code_change(value: object, place: str) -> str | None:
-    if value is None or (isinstance(value, str) and value in ON_CODE_CHANGE):
-        return value
-    raise ConfigurationError(
-        f"on_code_change={value!r} ({place}) must be one of {', '.join(map(repr, ON_CODE_CHANGE))}"
-    )

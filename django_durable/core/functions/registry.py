@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import ConfigurationError
 from ..events.events import pattern_matches
+from ..suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from .functions import DurableFunction
@@ -30,7 +30,7 @@ def locate_apps_by(locate: Callable[[str], str | None]) -> None:
     _locate = locate
     early, _unnamed[:] = _unnamed[:], []
     for function in early:
-        function.place_in(app_label(function.handler.__module__))
+        function.belong_to(app_label(function.handler.__module__))
         add(function)
 
 
@@ -69,8 +69,7 @@ def find(id_or_slug: str, app_label: str = "project") -> DurableFunction[Any, An
     function_id = qualified(id_or_slug, app_label)
     function = get(function_id)
     if function is None:
-        close = difflib.get_close_matches(function_id, _functions, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "is its durable.py in an installed app?"
+        hint = did_you_mean(function_id, _functions, "is its durable.py in an installed app?")
         raise ConfigurationError(f"There is no durable function {function_id!r}; {hint}")
     return function
 

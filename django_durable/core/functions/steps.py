@@ -16,20 +16,31 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from ...exceptions import ConfigurationError, DurableError
 from .. import clock
-from ..durations import Duration, bounded, parse_duration, parse_moment
-from ..events import events
+from ..durations import Duration, parse_moment, parse_wait
 from ..events.conditions import match_rule
 from ..events.event_types import EventType
 from ..events.events import Event
 from ..replay import groups, operations
 from ..replay.groups import Group, GroupMode, RaceResult
 from ..replay.operations import StepOptions
-from ..replay.replay import LONGEST_ID, Replay, in_a_body
-from ..retries import make_backoff
+from ..replay.replay import Replay, in_a_body
+from ..retries import BackoffOption
 from ..type_variables import D
 from ..values import encoding
 from ..values.coercion import fields_of
 from .functions import DurableFunction
+from .run_logger import RunLogger
+from .step_arguments import (
+    check_events,
+    check_function,
+    check_signal,
+    read_function_id,
+    read_limit,
+    read_lookback,
+    read_patterns,
+    read_summary,
+    step_options,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,11 +49,7 @@ R1 = TypeVar("R1")
 R2 = TypeVar("R2")
 R3 = TypeVar("R3")
 
-LONGEST_PATH = 500  #: characters of a branch's path
-LONGEST_LABEL = 100
-LONGEST_SUMMARY = 200
 _DECORATED: Any = object()  #: stands for the function that step.run decorates
-_NOT_IN_LABELS = ("/", ">")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +94,13 @@ class Step:
         Lines carry ``run_id`` and ``function`` as extra fields, and go to the logger ``django_durable.runs``.
         """
         extra = {"run_id": self._run.run_id, "function": self._run.function_id}
-        return _ReplayLogger(self._replay, logging.getLogger("django_durable.runs"), extra)
+        return RunLogger(self._replay, extra)
 
     def options(
         self,
         *,
         retries: int | None = None,
-        backoff: Any = None,
+        backoff: BackoffOption | None = None,
         timeout: Duration | None = None,
         thread: bool = False,
         idempotency_key: str | None = None,
@@ -110,7 +117,7 @@ class Step:
 
             step.options(retries=8, timeout="30s", idempotency_key="key").run("charge", charge_card, order_id)
         """
-        settings = functools.partial(_step_options, retries, backoff, timeout, thread, idempotency_key)
+        settings = functools.partial(step_options, retries, backoff, timeout, thread, idempotency_key)
         return Step(self._replay, self._run, self._replay.checked("options", settings))
 
     @overload
@@ -150,7 +157,7 @@ class Step:
         def build(ref: operations.StepRef) -> operations.RunStep:
             given = self._with_key(ref, kwargs)
             make = operations.AtomicStep if atomic else operations.RunStep
-            return make(ref, _check_function(fn, atomic=atomic), args, given, self._options)
+            return make(ref, check_function(fn, atomic=atomic), args, given, self._options)
 
         return self._replay.call(id, build)
 
@@ -222,7 +229,7 @@ class Step:
 
             step.summary(f"order {order_id}, {len(lines)} lines")
         """
-        done: None = self._replay.call("summary", lambda ref: operations.Summarize(ref, _check_summary(text)))
+        done: None = self._replay.call("summary", lambda ref: operations.Summarize(ref, read_summary(text)))
         return done
 
     def continue_as_new(self, data: Any = None, /) -> None:
@@ -296,8 +303,7 @@ class Step:
         def build(ref: operations.StepRef) -> Group:
             if mode is GroupMode.RACE and not functions:
                 raise DurableError("a race needs a branch")
-            made = [_branch(ref, label, ref_name, fn) for label, ref_name, fn in _named(ref, functions)]
-            return Group(ref, mode, tuple(made))
+            return Group(ref, mode, groups.branches_of(ref, functions))
 
         return self._replay.call(id, build) if functions or mode is GroupMode.RACE else ()
 
@@ -314,10 +320,8 @@ class Step:
         given = list(items)
 
         def build(ref: operations.StepRef) -> Group:
-            _check_function(fn, atomic=False)
-            _check_limit(limit)
-            leaves = [_leaf(ref, index, fn, item) for index, item in enumerate(given)]
-            return Group(ref, GroupMode.MAP, tuple(leaves), limit, self._options)
+            check_function(fn)
+            return Group(ref, GroupMode.MAP, groups.leaves_of(ref, fn, given), read_limit(limit), self._options)
 
         result: list[R] = self._replay.call(id, build) if given else []
         return result
@@ -333,9 +337,7 @@ class Step:
 
             step.sleep("wait-a-day", "1 day")
         """
-        done: None = self._replay.call(
-            id, lambda ref: operations.Sleep(ref, duration=bounded(parse_duration(duration)))
-        )
+        done: None = self._replay.call(id, lambda ref: operations.Sleep(ref, duration=parse_wait(duration)))
         return done
 
     def sleep_until(self, id: str, when: datetime.datetime | datetime.date | str, /) -> None:
@@ -399,11 +401,10 @@ class Step:
         """
 
         def build(ref: operations.StepRef) -> operations.WaitForEvent:
-            patterns, types = _check_patterns(event)
-            longest = bounded(parse_duration(timeout))
-            return operations.WaitForEvent(
-                ref, patterns, match_rule(match, if_), longest, _parse_lookback(lookback), types
-            )
+            patterns, types = read_patterns(event)
+            longest = parse_wait(timeout)
+            earlier = read_lookback(lookback)
+            return operations.WaitForEvent(ref, patterns, match_rule(match, if_), longest, earlier, types)
 
         result: Event | None = self._replay.call(id, build)
         return result
@@ -422,7 +423,8 @@ class Step:
         """
 
         def build(ref: operations.StepRef) -> operations.WaitForSignal:
-            return operations.WaitForSignal(ref, check_signal(signal), bounded(parse_duration(timeout)), replace)
+            name = check_signal(signal)
+            return operations.WaitForSignal(ref, name, parse_wait(timeout), replace)
 
         return self._replay.call(id, build)
 
@@ -482,9 +484,9 @@ class Step:
 
         def build(ref: operations.StepRef) -> operations.Invoke:
             text = self._as_input(data)
-            longest = None if timeout is None else bounded(parse_duration(timeout))
+            longest = None if timeout is None else parse_wait(timeout)
             if not isinstance(function, DurableFunction):
-                child = _qualified(function, self._run.app_label)
+                child = read_function_id(function, self._run.app_label)
                 return operations.Invoke(ref, child, text, longest, cancel_children=cancel_children)
             hint = functools.partial(operations.return_annotation, function.handler)
             return operations.Invoke(ref, function.id, text, longest, hint, cancel_children)
@@ -498,24 +500,12 @@ class Step:
 
             step.send_event("emit", Event("app/post.created", {"user": {"id": 7}}))
         """
-        result: list[str] = self._replay.call(id, lambda ref: operations.SendEvents(ref, _check_events(events)))
+
+        def build(ref: operations.StepRef) -> operations.SendEvents:
+            return operations.SendEvents(ref, check_events(events))
+
+        result: list[str] = self._replay.call(id, build)
         return result
-
-
-class _ReplayLogger(logging.LoggerAdapter[logging.Logger]):
-    """Says nothing while the pass goes through what is recorded."""
-
-    def __init__(self, replay: Replay, logger: logging.Logger, extra: dict[str, Any]) -> None:
-        super().__init__(logger, extra)
-        self._replay = replay
-
-    def isEnabledFor(self, level: int) -> bool:
-        """Tell whether a line of that level is written now."""
-        return super().isEnabledFor(level) and not self._replay.is_replaying
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Add the run to the line's own extra fields."""
-        return msg, {**kwargs, "extra": {**(self.extra or {}), **kwargs.get("extra", {})}}
 
 
 current_step: ContextVar[Step | None] = ContextVar("current_step", default=None)  #: of the handler that runs now
@@ -548,109 +538,3 @@ def step(fn: Callable[P, R]) -> Callable[P, R]:
     if inspect.iscoroutinefunction(fn):
         inspect.markcoroutinefunction(call) if hasattr(inspect, "markcoroutinefunction") else None
     return call
-
-
-def _step_options(retries: Any, backoff: Any, timeout: Duration | None, thread: bool, key_argument: Any) -> StepOptions:
-    if retries is not None and (not isinstance(retries, int) or isinstance(retries, bool) or retries < 0):
-        raise DurableError(f"retries={retries!r} must be a whole number, 0 or more")
-    if key_argument is not None and not (isinstance(key_argument, str) and key_argument.isidentifier()):
-        raise DurableError(f"idempotency_key={key_argument!r} must be the name of a parameter of the step's function")
-    longest = None if timeout is None else parse_duration(timeout)
-    if longest is not None and longest <= datetime.timedelta():
-        raise DurableError(f"timeout={timeout!r} must be longer than nothing")
-    return StepOptions(
-        retries=retries,
-        backoff=None if backoff is None else make_backoff(backoff),
-        timeout=longest,
-        thread=thread,
-        key_argument=key_argument,
-    )
-
-
-def _named(group: operations.StepRef, functions: MutableMapping[str, Any]) -> Iterable[tuple[str, str, Any]]:
-    for label, fn in functions.items():
-        if not events.is_storable(label, LONGEST_LABEL) or any(each in label for each in _NOT_IN_LABELS):
-            raise DurableError(f"a branch's label has up to {LONGEST_LABEL} characters, without / and >, not {label!r}")
-        yield label, f"{group.name} {label}", fn
-
-
-def _branch(group: operations.StepRef, label: str, name: str, fn: Any) -> groups.Branch:
-    if not callable(fn) or inspect.iscoroutinefunction(fn):
-        raise DurableError(f"a branch is a plain callable without arguments, not {fn!r}. Write lambda: step.run(…)")
-    path = _branch_path(group, label)
-    ref = operations.StepRef(name[:LONGEST_ID], 0, groups.branch_key(path), group.where, group.branch)
-    return groups.Branch(label, ref, path, fn)
-
-
-def _leaf(group: operations.StepRef, index: int, fn: Callable[[Any], Any], item: Any) -> groups.Branch:
-    path = _branch_path(group, str(index))
-    ref = operations.StepRef(group.name, index, groups.branch_key(path), group.where, group.branch)
-    return groups.Branch(str(index), ref, path, functools.partial(fn, item), leaf=True, annotated=fn)
-
-
-def _branch_path(group: operations.StepRef, label: str) -> str:
-    if ">" in group.name:
-        raise DurableError("the id of a group cannot contain '>', which separates groups in one another")
-    path = f"{groups.branch_prefix(group)}{label}"
-    if len(path) > LONGEST_PATH:
-        raise DurableError(f"its branches are nested too deeply, or its ids are too long: {path[:60]}…")
-    return path
-
-
-def _check_limit(limit: object) -> None:
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise DurableError(f"limit={limit!r} must be a whole number, 1 or more")
-
-
-def _check_summary(text: object) -> str:
-    if not isinstance(text, str):
-        raise DurableError(f"a summary is text, not {text!r}")
-    return text.replace("\0", "").encode("utf-8", "replace").decode()[:LONGEST_SUMMARY]
-
-
-def check_signal(signal: object) -> str:
-    """Return the name of a signal; raise DurableError for anything that cannot be one."""
-    if not events.is_storable(signal, events.LONGEST_NAME):
-        raise DurableError(f"a signal's name is text of 1 to {events.LONGEST_NAME} characters, not {signal!r}")
-    return signal
-
-
-def _check_patterns(asked: Any) -> tuple[tuple[str, ...], tuple[EventType[Any], ...]]:
-    """Return the names and wildcards to wait for, and those of them that have types."""
-    is_one = isinstance(asked, (str, EventType)) or not isinstance(asked, Iterable)
-    several = [asked] if is_one else list(asked)
-    if not several:
-        raise DurableError("waits for no event: give it a name, a wildcard, or a list of them")
-    types = tuple(each for each in several if isinstance(each, EventType))
-    names = (each.name if isinstance(each, EventType) else each for each in several)
-    return tuple(dict.fromkeys(events.check_pattern(name) for name in names)), types
-
-
-def _check_function(fn: Any, *, atomic: bool) -> Any:
-    if not callable(fn):
-        raise DurableError(f"needs a function to run, not {fn!r}. Pass the function itself and its arguments after it")
-    if atomic and inspect.iscoroutinefunction(fn):
-        raise DurableError(f"{fn.__qualname__}() is async, and a transaction needs plain code. Use step.run")
-    return fn
-
-
-def _check_events(sent: Sequence[Any]) -> Sequence[Event]:
-    for event in sent:
-        if not isinstance(event, Event):
-            raise DurableError(f'send_event takes Event objects, not {event!r}. Write Event("app/name", {{…}})')
-        events.check_sendable(event.name)
-    return sent
-
-
-def _parse_lookback(lookback: bool | Duration) -> bool | datetime.timedelta | str:
-    if isinstance(lookback, bool):
-        return lookback
-    if isinstance(lookback, str) and lookback.startswith("since:"):
-        return lookback
-    return parse_duration(lookback)
-
-
-def _qualified(function_id: object, app_label: str) -> str:
-    if not isinstance(function_id, str):
-        raise DurableError(f"invokes a durable function or its id, not {function_id!r}")
-    return function_id if "/" in function_id else f"{app_label}/{function_id}"

@@ -195,8 +195,3 @@ _SAME_ID = (
 
 def _perform_elsewhere(op: Op, memo: Memo | None) -> Memo:
     raise AssertionError("an async pass asks its caller to perform steps")
-
-
-def is_async(handler: Callable[..., Any]) -> bool:
-    """Tell whether *handler* is ``async def``."""
-    return inspect.iscoroutinefunction(handler)

@@ -6,13 +6,18 @@ A branch's path is that of the code around it, ``>``, and ``group#ordinal/label`
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
+from ...exceptions import DurableError
+from ..events.events import is_storable
 from ..values import encoding
 from .operations import (
+    LONGEST_ID,
     NO_OPTIONS,
     Memo,
     StepKind,
@@ -25,6 +30,10 @@ from .operations import (
 )
 
 R = TypeVar("R")
+
+LONGEST_LABEL = 100
+LONGEST_PATH = 500
+_NOT_IN_LABELS = ("/", ">")
 
 
 def branch_prefix(group: StepRef) -> str:
@@ -138,3 +147,38 @@ def _is_settled(memo: Memo | None) -> bool:
 
 def _branch_value(branch: Branch, memo: Memo) -> Any:
     return encoding.decode(memo.output or "null", branch.annotations)
+
+
+def branches_of(group: StepRef, functions: Mapping[str, Any]) -> tuple[Branch, ...]:
+    """Return the branches that call these functions, by label; DurableError for what cannot be a branch."""
+    return tuple(_branch(group, label, fn) for label, fn in functions.items())
+
+
+def leaves_of(group: StepRef, fn: Callable[[Any], Any], items: Iterable[Any]) -> tuple[Branch, ...]:
+    """Return the branches that call *fn* with each item, known by its index."""
+    return tuple(_leaf(group, index, fn, item) for index, item in enumerate(items))
+
+
+def _branch(group: StepRef, label: str, fn: Any) -> Branch:
+    if not is_storable(label, LONGEST_LABEL) or any(each in label for each in _NOT_IN_LABELS):
+        raise DurableError(f"a branch's label has up to {LONGEST_LABEL} characters, without / and >, not {label!r}")
+    if not callable(fn) or inspect.iscoroutinefunction(fn):
+        raise DurableError(f"a branch is a plain callable without arguments, not {fn!r}. Write lambda: step.run(…)")
+    path = _path(group, label)
+    ref = StepRef(f"{group.name} {label}"[:LONGEST_ID], 0, branch_key(path), group.where, group.branch)
+    return Branch(label, ref, path, fn)
+
+
+def _leaf(group: StepRef, index: int, fn: Callable[[Any], Any], item: Any) -> Branch:
+    path = _path(group, str(index))
+    ref = StepRef(group.name, index, branch_key(path), group.where, group.branch)
+    return Branch(str(index), ref, path, partial(fn, item), leaf=True, annotated=fn)
+
+
+def _path(group: StepRef, label: str) -> str:
+    if ">" in group.name:
+        raise DurableError("the id of a group cannot contain '>', which separates groups in one another")
+    path = f"{branch_prefix(group)}{label}"
+    if len(path) > LONGEST_PATH:
+        raise DurableError(f"its branches are nested too deeply, or its ids are too long: {path[:60]}…")
+    return path

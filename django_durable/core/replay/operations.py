@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_durable")
 
+LONGEST_ID = 255  #: characters of a step's id
 _SAME_MOMENT = datetime.timedelta(milliseconds=1)  #: databases keep microseconds at most
 
 

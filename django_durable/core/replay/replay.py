@@ -35,12 +35,10 @@ from ..events.events import is_storable
 from ..values.errors import PACKAGE
 from .groups import Branch, Group, branch_prefix, is_within
 from .interrupts import Abort, EngineFailed, Interrupt, LeaseLost, Suspend
-from .operations import CallSite, Invoke, Memo, Op, RunStep, StepRef, step_key
+from .operations import LONGEST_ID, CallSite, Invoke, Memo, Op, RunStep, StepRef, step_key
 from .swallowed import swallowing_place
 
 T = TypeVar("T")
-
-LONGEST_ID = 255
 
 History = MutableMapping[bytes, Memo]
 _NOT_THE_USERS = (PACKAGE, str(Path(os.__file__).parent / "asyncio") + os.sep)

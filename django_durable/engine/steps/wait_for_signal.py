@@ -10,7 +10,7 @@ from uuid import UUID
 
 from ...conf import get_settings
 from ...core import clock
-from ...core.functions.steps import check_signal
+from ...core.functions.step_arguments import check_signal
 from ...core.replay.operations import Memo, StepStatus, WaitForSignal
 from ...core.values import encoding
 from ...core.values.errors import encode_error

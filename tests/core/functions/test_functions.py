@@ -61,12 +61,14 @@ def test_an_id_may_name_the_app() -> None:
 
 @pytest.mark.parametrize("id", ["Greet", "a b", "/greet", "blog/", "a/b/c", "Blog/greet", "-greet", "x" * 101, "ü"])
 def test_an_id_that_cannot_be_used_is_refused_with_the_form_and_the_place(id: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"functions\.py:\d+\) cannot be used: write 'slug' or 'app/slug'"):
+    with pytest.raises(
+        ConfigurationError, match=r"functions\.py:\d+\): its id cannot be used: write 'slug' or 'app/slug'"
+    ):
         make(id)
 
 
 def test_an_id_that_is_no_text_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="The id of a durable function is text, not 7"):
+    with pytest.raises(ConfigurationError, match=r"durable function 7 .*: its id must be text"):
         make(7)  # type: ignore[arg-type]
 
 
@@ -109,7 +111,7 @@ def generator(event: Any, step: Any) -> Any:
         (7, "decorates a function, not 7"),
         (str, "decorates a function, not <class 'str'>"),
         (functools.partial(handler, 1), "decorates a function, not functools.partial"),
-        (async_generator, "'async_generator' .* contains 'yield'"),
+        (async_generator, "handler contains 'yield'"),
         (generator, "contains 'yield'"),
         (lambda event: None, r"must take exactly two positional parameters: \(event, step\)"),
         (lambda event, step, more: None, "exactly two positional parameters"),
@@ -128,7 +130,10 @@ def test_a_function_knows_whether_its_handler_is_async(given: Any, is_async: boo
 
 
 def test_a_refused_handler_is_named_with_its_place() -> None:
-    with pytest.raises(ConfigurationError, match=r"The handler 'generator' \(.*test_functions\.py:\d+\)"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^The durable function 'greet' \(.*test_functions\.py:\d+\): its handler contains 'yield'",
+    ):
         function("greet")(generator)
 
 
@@ -142,7 +147,7 @@ def test_the_place_of_a_wrapped_handler_is_that_of_its_own_code() -> None:
 
 @pytest.mark.parametrize("retries", [-1, 1.5, "3", True])
 def test_retries_that_are_no_count_are_refused(retries: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"retries=.* must be a whole number, 0 or more"):
+    with pytest.raises(ConfigurationError, match=r"retries must be a whole number, 0 or more, not"):
         make(retries=retries)
 
 
@@ -166,7 +171,7 @@ def test_a_back_off_is_taken_as_it_is() -> None:
 
 
 def test_a_bad_back_off_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="is no back-off"):
+    with pytest.raises(ConfigurationError, match="backoff must be a duration, a list of durations, Exponential"):
         make(backoff=object)
 
 
@@ -177,12 +182,12 @@ def test_a_queue_has_a_name_that_its_column_can_hold(queue: str) -> None:
 
 @pytest.mark.parametrize("queue", [7, "", "q" * 101])
 def test_a_queue_that_is_no_name_is_refused(queue: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"queue=.* must be the name of a queue"):
+    with pytest.raises(ConfigurationError, match=r"greet.* queue must be the name of a queue"):
         make(queue=queue)
 
 
 def test_a_checkpoint_that_is_neither_true_nor_false_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"checkpoint='no' .* must be True or False"):
+    with pytest.raises(ConfigurationError, match=r"checkpoint must be True or False, not 'no'"):
         make(checkpoint="no")
 
 

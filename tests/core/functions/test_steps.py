@@ -173,9 +173,9 @@ def test_forms_of_a_duration(duration: Any, seconds: float) -> None:
     [
         ("soon", "Cannot read 'soon' as a duration"),
         ("10", "a number needs a unit"),
-        ([], "it is no duration"),
-        (True, "it is no duration"),
-        (float("nan"), "no finite length of time"),
+        ([], "Cannot read [] as a duration. Accepted"),
+        (True, "Cannot read True as a duration. Accepted"),
+        (float("nan"), "not a finite length of time"),
         ("3654d", "the longest wait is 10 years"),
         (timedelta.max, "the longest wait is 10 years"),
         ("1 month", "months and years have no fixed length"),
@@ -261,7 +261,7 @@ def test_forms_of_a_look_back(lookback: Any, read: object) -> None:
         ({"if_": "1 + 1"}, "it gives int, not true or false"),
         ({"if_": 7}, "an expression is CEL text, not int"),
         ({"lookback": "whenever"}, "Cannot read 'whenever' as a duration"),
-        ({"lookback": None}, "it is no duration"),
+        ({"lookback": None}, "Cannot read None as a duration"),
     ],
 )
 def test_a_wait_that_cannot_work_is_refused(options: dict[str, Any], said: str) -> None:
@@ -408,8 +408,8 @@ def test_no_branches_are_no_step(call: Callable[[Step], object], value: object) 
         (lambda step: step.parallel(**{"x" * 101: nothing}), "a branch's label has up to 100 characters"),
         (lambda step: step.parallel(nothing, id="a>b"), "the id of a group cannot contain '>'"),
         (lambda step: step.map("a", "no function", [1]), "needs a function to run, not 'no function'"),
-        (lambda step: step.map("a", str, [1], limit=0), "limit=0 must be a whole number, 1 or more"),
-        (lambda step: step.map("a", str, [1], limit=True), "limit=True must be a whole number"),
+        (lambda step: step.map("a", str, [1], limit=0), "limit must be a whole number, 1 or more, not 0"),
+        (lambda step: step.map("a", str, [1], limit=True), "limit must be a whole number, 1 or more, not True"),
     ],
 )
 def test_branches_that_cannot_work_are_refused(call: Callable[[Any], object], said: str) -> None:

@@ -70,8 +70,8 @@ def test_frames_of_the_package_are_folded() -> None:
 
 
 def test_one_frame_of_the_package_is_folded_too() -> None:
-    with pytest.raises(Exception, match="no back-off") as caught:
-        retries.make_backoff({})
+    with pytest.raises(Exception, match="backoff must be") as caught:
+        retries.make_backoff("backoff", {})
     assert "  [1 frame of django_durable]\n" in recorded(caught.value).traceback
 
 
