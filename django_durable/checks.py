@@ -12,7 +12,7 @@ from django.db import connections
 from .codecs import get_codec
 from .conf import get_settings
 from .core.functions import registry
-from .core.functions.functions import END_OPTIONS
+from .core.functions.definitions import END_OPTIONS
 from .core.gotchas import findings
 from .core.suggestions import nearest
 from .drivers.base import get_driver
@@ -65,7 +65,7 @@ def check_end_functions(**kwargs: Any) -> list[CheckMessage]:
     for function in registry.functions():
         for option in END_OPTIONS:
             try:
-                function.end_function(option)
+                registry.end_function(function, option)
             except ConfigurationError as error:
                 found.append(_error("E008", error, f"Correct {option}=.", about=f"{option} of {function.id!r}: "))
     return found

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
-from .core.functions.functions import ON_CODE_CHANGE
+from .core.functions.definitions import ON_CODE_CHANGE
 from .core.option_values import Check, flag, one_of, optional, positive_duration, refused, text, whole_number
 from .core.retries import Backoff, ExceptionClasses, RetryPolicy, make_backoff
 from .core.suggestions import did_you_mean

@@ -22,7 +22,7 @@ from django.dispatch import Signal
 from .conf import get_settings
 from .core.events.events import Event
 from .core.functions import registry
-from .core.functions.functions import DurableFunction
+from .core.functions.definitions import FunctionDefinition
 from .core.functions.triggers import Change, OnModel, OnSignal
 from .core.suggestions import did_you_mean
 from .engine.events import sending
@@ -111,7 +111,7 @@ def _reconnect(signal: Signal, receiver: Callable[..., None], uid: str, sender: 
     signal.connect(receiver, sender=sender, dispatch_uid=uid, weak=False)
 
 
-def _model(label: str, function: DurableFunction[Any, Any]) -> type[models.Model]:
+def _model(label: str, function: FunctionDefinition[Any, Any]) -> type[models.Model]:
     try:
         model = apps.get_model(label)
     except LookupError:

@@ -8,7 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from ..conf import get_settings
-from ..core.functions.functions import END_OPTIONS, DurableFunction
+from ..core.functions import registry
+from ..core.functions.definitions import END_OPTIONS, FunctionDefinition
 from ..core.values.encoding import plain
 from ..core.values.errors import ErrorInfo, decode_error
 from ..drivers.base import get_driver
@@ -53,7 +54,7 @@ def step_document(step: Step) -> dict[str, Any]:
     }
 
 
-def function_document(function: DurableFunction[Any, Any]) -> dict[str, Any]:
+def function_document(function: FunctionDefinition[Any, Any]) -> dict[str, Any]:
     """Return a function of the code as JSON."""
     settings = get_settings()
     return {
@@ -62,7 +63,7 @@ def function_document(function: DurableFunction[Any, Any]) -> dict[str, Any]:
         "retries": settings.retries if function.retries is None else function.retries,
         "queue": function.queue or get_driver().default_queue(),
         "checkpoint": settings.checkpoint if function.checkpoint is None else function.checkpoint,
-        **{option: function.end_function_id(option) for option in END_OPTIONS},
+        **{option: registry.end_function_id(function, option) for option in END_OPTIONS},
         "code_version": function.code_version,
         "place": function.place,
     }

@@ -12,11 +12,12 @@ from django.utils import timezone
 
 from ..conf import get_settings
 from ..core.functions import registry
-from ..core.functions.functions import DurableFunction
+from ..core.functions.definitions import FunctionDefinition
 from ..core.functions.steps import RunInfo, Step
 from ..core.replay.async_replay import AsyncReplay
+from ..core.replay.groups import Op
 from ..core.replay.interrupts import Suspend
-from ..core.replay.operations import Memo, Op
+from ..core.replay.operations import Memo
 from ..core.replay.replay import Aborted, Completed, Outcome, Raised, Replay, Suspended
 from ..engine.runs import histories
 from ..engine.runs.histories import History
@@ -60,7 +61,7 @@ class Report:
 
 
 def replay_history(
-    history: Mapping[str, Any] | str | Path, function: DurableFunction[Any, Any] | str | None = None
+    history: Mapping[str, Any] | str | Path, function: FunctionDefinition[Any, Any] | str | None = None
 ) -> Report:
     """Run a function's handler against a recorded history, up to the first step without a result; touch no database.
 
@@ -75,7 +76,7 @@ def replay_history(
         assert (report.outcome, report.unused) == ("completed", ())
     """
     recorded = _read(history)
-    if not isinstance(function, DurableFunction):
+    if not isinstance(function, FunctionDefinition):
         function = registry.find(function or recorded.function_id)
     return _Rehearsal(recorded).run(function)
 
@@ -94,7 +95,7 @@ class _Rehearsal:
         self._memos = {memo.key: memo for _, memo in history.memos}
         self._next: OpenStep | None = None
 
-    def run(self, function: DurableFunction[Any, Any]) -> Report:
+    def run(self, function: FunctionDefinition[Any, Any]) -> Report:
         decode = get_hooks().decode
         replay = (
             AsyncReplay(self._memos, decode=decode)
@@ -128,7 +129,7 @@ class _Rehearsal:
         ref = op.ref
         self._next = OpenStep(ref.name, ref.ordinal, str(op.kind), recorded=memo is not None)
 
-    def _info(self, function: DurableFunction[Any, Any]) -> RunInfo:
+    def _info(self, function: FunctionDefinition[Any, Any]) -> RunInfo:
         return RunInfo(
             run_id=self._history.run_id,
             app_label=function.app_label,

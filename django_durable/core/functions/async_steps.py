@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..events.event_types import EventType
     from ..events.events import Event
     from ..retries import BackoffOption
-    from .functions import DurableFunction
+    from .definitions import FunctionDefinition
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -139,7 +139,7 @@ class AsyncStep(Protocol):
     async def invoke(
         self,
         id: str,
-        function: DurableFunction[dict[str, Any], R],
+        function: FunctionDefinition[dict[str, Any], R],
         data: dict[str, Any] | None = None,
         /,
         *,
@@ -150,7 +150,7 @@ class AsyncStep(Protocol):
     async def invoke(
         self,
         id: str,
-        function: DurableFunction[D, R],
+        function: FunctionDefinition[D, R],
         data: D,
         /,
         *,
@@ -171,7 +171,7 @@ class AsyncStep(Protocol):
     async def invoke(
         self,
         id: str,
-        function: DurableFunction[Any, Any] | str,
+        function: FunctionDefinition[Any, Any] | str,
         data: Any = None,
         /,
         *,

@@ -10,12 +10,12 @@ from ..events.events import pattern_matches
 from ..suggestions import did_you_mean
 
 if TYPE_CHECKING:
-    from .functions import DurableFunction
+    from .definitions import FunctionDefinition
     from .triggers import On
 
-_functions: dict[str, DurableFunction[Any, Any]] = {}
+_functions: dict[str, FunctionDefinition[Any, Any]] = {}
 _additions = 0
-_unnamed: list[DurableFunction[Any, Any]] = []  #: registered before the apps were ready to say whose they are
+_unnamed: list[FunctionDefinition[Any, Any]] = []  #: registered before the apps were ready to say whose they are
 _locate: Callable[[str], str | None] | None = None
 
 
@@ -30,15 +30,15 @@ def locate_apps_by(locate: Callable[[str], str | None]) -> None:
     _locate = locate
     early, _unnamed[:] = _unnamed[:], []
     for function in early:
-        function.belong_to(app_label(function.handler.__module__))
         add(function)
 
 
-def add(function: DurableFunction[Any, Any]) -> None:
+def add(function: FunctionDefinition[Any, Any]) -> None:
     """Register a function; ConfigurationError if another one has its id."""
     if _locate is None:
         _unnamed.append(function)
         return
+    function.belong_to(app_label(function.handler.__module__))
     other = _functions.get(function.id)
     if other is not None and other.place != function.place:
         raise ConfigurationError(
@@ -54,7 +54,7 @@ def generation() -> int:
     return _additions
 
 
-def get(function_id: str) -> DurableFunction[Any, Any] | None:
+def get(function_id: str) -> FunctionDefinition[Any, Any] | None:
     """Return the function of that id, or None if this code has none."""
     return _functions.get(function_id)
 
@@ -64,7 +64,7 @@ def qualified(id_or_slug: str, app_label: str) -> str:
     return id_or_slug if "/" in id_or_slug else f"{app_label}/{id_or_slug}"
 
 
-def find(id_or_slug: str, app_label: str = "project") -> DurableFunction[Any, Any]:
+def find(id_or_slug: str, app_label: str = "project") -> FunctionDefinition[Any, Any]:
     """Return the function of ``app/slug``, or of ``slug`` in *app_label*; ConfigurationError suggests another."""
     function_id = qualified(id_or_slug, app_label)
     function = get(function_id)
@@ -74,7 +74,21 @@ def find(id_or_slug: str, app_label: str = "project") -> DurableFunction[Any, An
     return function
 
 
-def functions() -> list[DurableFunction[Any, Any]]:
+def end_function_id(function: FunctionDefinition[Any, Any], option: str) -> str | None:
+    """Return the id of the function that *option*, one of END_OPTIONS, names; it may not exist."""
+    named = function.end_functions.get(option)
+    if isinstance(named, str):
+        return qualified(named, function.app_label)
+    return named.id if named else None
+
+
+def end_function(function: FunctionDefinition[Any, Any], option: str) -> FunctionDefinition[Any, Any] | None:
+    """Return the function that *option*, one of END_OPTIONS, names; ConfigurationError if it does not exist."""
+    named = function.end_functions.get(option)
+    return find(named, function.app_label) if isinstance(named, str) else named
+
+
+def functions() -> list[FunctionDefinition[Any, Any]]:
     """Return every registered function, by id."""
     return [_functions[key] for key in sorted(_functions)]
 
@@ -84,7 +98,7 @@ def async_ids() -> list[str]:
     return [function.id for function in _functions.values() if function.is_async]
 
 
-def listening_to(event_name: str) -> list[tuple[DurableFunction[Any, Any], list[On]]]:
+def listening_to(event_name: str) -> list[tuple[FunctionDefinition[Any, Any], list[On]]]:
     """Return each function with those of its triggers that listen to the event's name."""
     found = [
         (function, [on for on in function.listens if pattern_matches(on.name, event_name)])

@@ -18,7 +18,7 @@ from .run_statuses import ENDED, RunStatus
 
 if TYPE_CHECKING:
     from ..durations import Duration
-    from .functions import DurableFunction
+    from .definitions import FunctionDefinition
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,7 +47,9 @@ class RunState:
 class Engine(Protocol):
     """The questions of handles to the engine."""
 
-    def start(self, function: DurableFunction[Any, Any], data: Any, key: str | None, outside_transaction: bool) -> str:
+    def start(
+        self, function: FunctionDefinition[Any, Any], data: Any, key: str | None, outside_transaction: bool
+    ) -> str:
         """Start a run in the open transaction, unless *key* started one before; return the run's id."""
 
     def look(self, run_id: str) -> RunState:
@@ -84,13 +86,13 @@ def _connected() -> Engine:
     return _engine
 
 
-def start(function: DurableFunction[Any, R], data: Any, id: str | None, outside_transaction: bool) -> RunHandle[R]:
+def start(function: FunctionDefinition[Any, R], data: Any, id: str | None, outside_transaction: bool) -> RunHandle[R]:
     """Start a run of *function*; see :meth:`.functions.DurableFunction.start`."""
     return RunHandle(_connected().start(function, data, id, outside_transaction))
 
 
 async def astart(
-    function: DurableFunction[Any, R], data: Any, id: str | None, outside_transaction: bool
+    function: FunctionDefinition[Any, R], data: Any, id: str | None, outside_transaction: bool
 ) -> RunHandle[R]:
     """Start a run from async code."""
     handle = await _connected().in_thread(start, function, data, id, outside_transaction)

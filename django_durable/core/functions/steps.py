@@ -28,7 +28,7 @@ from ..retries import BackoffOption
 from ..type_variables import D
 from ..values import encoding
 from ..values.coercion import fields_of
-from .functions import DurableFunction
+from .definitions import FunctionDefinition
 from .run_logger import RunLogger
 from .step_arguments import (
     check_events,
@@ -432,7 +432,7 @@ class Step:
     def invoke(
         self,
         id: str,
-        function: DurableFunction[dict[str, Any], R],
+        function: FunctionDefinition[dict[str, Any], R],
         data: dict[str, Any] | None = None,
         /,
         *,
@@ -443,7 +443,7 @@ class Step:
     def invoke(
         self,
         id: str,
-        function: DurableFunction[D, R],
+        function: FunctionDefinition[D, R],
         data: D,
         /,
         *,
@@ -464,7 +464,7 @@ class Step:
     def invoke(
         self,
         id: str,
-        function: DurableFunction[Any, Any] | str,
+        function: FunctionDefinition[Any, Any] | str,
         data: Any = None,
         /,
         *,
@@ -485,7 +485,7 @@ class Step:
         def build(ref: operations.StepRef) -> operations.Invoke:
             text = self._as_input(data)
             longest = None if timeout is None else parse_wait(timeout)
-            if not isinstance(function, DurableFunction):
+            if not isinstance(function, FunctionDefinition):
                 child = read_function_id(function, self._run.app_label)
                 return operations.Invoke(ref, child, text, longest, cancel_children=cancel_children)
             hint = functools.partial(operations.return_annotation, function.handler)

@@ -19,9 +19,9 @@ from weakref import WeakSet
 
 from ...exceptions import DurableError, InvalidStep
 from .event_loop import HandlerLoop
-from .groups import Group
+from .groups import Group, Op
 from .interrupts import Abort, EngineFailed, Interrupt
-from .operations import Memo, Op, StepRef
+from .operations import Memo, StepRef
 from .replay import Aborted, Completed, History, Outcome, Raised, Replay, call_site, in_a_body
 
 _Calls = WeakSet[Coroutine[Any, Any, Any]]

@@ -19,11 +19,19 @@ from ..values import encoding
 from .operations import (
     LONGEST_ID,
     NO_OPTIONS,
+    ContinueAsNew,
+    Invoke,
     Memo,
+    RunStep,
+    SendEvents,
+    Sleep,
     StepKind,
     StepOptions,
     StepRef,
     StepStatus,
+    Summarize,
+    WaitForEvent,
+    WaitForSignal,
     annotations_around,
     recorded_error,
     step_key,
@@ -182,3 +190,7 @@ def _path(group: StepRef, label: str) -> str:
     if len(path) > LONGEST_PATH:
         raise DurableError(f"its branches are nested too deeply, or its ids are too long: {path[:60]}…")
     return path
+
+
+Op = RunStep | Sleep | WaitForEvent | WaitForSignal | Invoke | SendEvents | Summarize | ContinueAsNew | Group
+"""What a handler can ask for."""

@@ -12,7 +12,7 @@ import logging
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvokeError, InvokeTimeout, StepError
 from ..events import event_types
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ..events.event_types import EventType
     from ..events.events import Event
     from ..retries import Backoff
-    from .groups import Group
 
 
 logger = logging.getLogger("django_durable")
@@ -284,11 +283,6 @@ class ContinueAsNew:
 
     def result(self, memo: Memo) -> None:
         """Return None; it is never recorded."""
-
-
-Op = Union[
-    RunStep, Sleep, WaitForEvent, WaitForSignal, Invoke, SendEvents, Summarize, ContinueAsNew, "Group"
-]  #: what a handler can ask for
 
 
 def annotations_around(fn: Callable[..., Any]) -> Any:

@@ -33,9 +33,9 @@ from ...exceptions import (
 )
 from ..events.events import is_storable
 from ..values.errors import PACKAGE
-from .groups import Branch, Group, branch_prefix, is_within
+from .groups import Branch, Group, Op, branch_prefix, is_within
 from .interrupts import Abort, EngineFailed, Interrupt, LeaseLost, Suspend
-from .operations import LONGEST_ID, CallSite, Invoke, Memo, Op, RunStep, StepRef, step_key
+from .operations import LONGEST_ID, CallSite, Invoke, Memo, RunStep, StepRef, step_key
 from .swallowed import swallowing_place
 
 T = TypeVar("T")

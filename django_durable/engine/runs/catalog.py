@@ -14,7 +14,7 @@ from django.db import transaction
 from ...core import clock
 from ...core.events.events import pattern_matches
 from ...core.functions import registry
-from ...core.functions.functions import END_OPTIONS, DurableFunction
+from ...core.functions.definitions import END_OPTIONS, FunctionDefinition
 from ...core.functions.triggers import On
 from ...drivers.base import get_driver
 from ...exceptions import ConfigurationError
@@ -38,7 +38,7 @@ class RemoteFunction:
     end_functions: Mapping[str, str]
 
 
-AnyFunction = DurableFunction[Any, Any] | RemoteFunction
+AnyFunction = FunctionDefinition[Any, Any] | RemoteFunction
 
 _foreign: dict[str, tuple[float, Mapping[str, RemoteFunction]]] = {}  #: by alias: when they were read, and by id
 _heard: dict[tuple[str, str, int], bool] = {}  #: by alias, event's name and generation of the registry
@@ -52,7 +52,7 @@ def queue_of(function: AnyFunction) -> str:
 
 def ensure(functions: Iterable[AnyFunction]) -> None:
     """Make sure that these functions have rows before runs point at them; foreign ones have theirs."""
-    own = [each for each in functions if isinstance(each, DurableFunction)]
+    own = [each for each in functions if isinstance(each, FunctionDefinition)]
     new = [each for each in own if (alias(), each.id) not in _stored]
     if not new:
         return
@@ -109,15 +109,15 @@ def known(function_id: str) -> AnyFunction | None:
 
 def end_function(function: AnyFunction, option: str) -> AnyFunction | None:
     """Return the function that *option* names; ConfigurationError if no code has it."""
-    if isinstance(function, DurableFunction):
-        return function.end_function(option)
+    if isinstance(function, FunctionDefinition):
+        return registry.end_function(function, option)
     function_id = function.end_functions.get(option)
     return (function_id and known(function_id)) or None
 
 
 def any_ends(option: str) -> bool:
     """Tell whether a function of any code has the option, one of END_OPTIONS."""
-    own = any(function.end_function_id(option) for function in registry.functions())
+    own = any(registry.end_function_id(function, option) for function in registry.functions())
     return own or any(option in each.end_functions for each in foreign().values())
 
 
@@ -153,7 +153,7 @@ def sync() -> None:
         )
 
 
-def _row(function: DurableFunction[Any, Any]) -> Function:
+def _row(function: FunctionDefinition[Any, Any]) -> Function:
     now = clock.now()
     return Function(
         id=function.id,
@@ -165,14 +165,14 @@ def _row(function: DurableFunction[Any, Any]) -> Function:
     )
 
 
-def _config(function: DurableFunction[Any, Any]) -> dict[str, Any]:
+def _config(function: FunctionDefinition[Any, Any]) -> dict[str, Any]:
     return {
         "triggers": [{"event": on.name, "if": on.if_} for on in function.listens],
         "retries": function.retries,
         "queue": function.queue,
         "checkpoint": function.checkpoint,
         "on_code_change": function.on_code_change,
-        **{option: function.end_function_id(option) for option in END_OPTIONS},
+        **{option: registry.end_function_id(function, option) for option in END_OPTIONS},
         "replay": function.replay,
         "place": function.place,
     }

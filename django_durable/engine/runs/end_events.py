@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from ...core.functions import registry
-from ...core.functions.functions import END_OPTIONS
+from ...core.functions.definitions import END_OPTIONS
 from ...core.replay.operations import return_annotation
 from ...core.values import encoding
 from ...exceptions import ConfigurationError, EncodingError

@@ -20,7 +20,7 @@ from django.db.models import F, Max
 from ... import signals
 from ...conf import get_settings
 from ...core import fault_points
-from ...core.functions.functions import DurableFunction
+from ...core.functions.definitions import FunctionDefinition
 from ...core.replay.operations import StepStatus
 from ...core.values import encoding
 from ...core.values.errors import encode_message
@@ -92,7 +92,7 @@ def end_branch(claim: Claim, end: BranchEnd, next_claim: NextClaim | None) -> En
 
 
 @retried
-def continue_as_new(claim: Claim, function: DurableFunction[Any, Any], data: str) -> bool:
+def continue_as_new(claim: Claim, function: FunctionDefinition[Any, Any], data: str) -> bool:
     """End a claimed run, and start one of its function with other data in its place; False if the claim is lost.
 
     A parent waits for the new run from then on. The new run's waits see the events that came since the last event that

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from ...conf import get_settings
 from ...core.functions import registry
-from ...core.functions.functions import DurableFunction
+from ...core.functions.definitions import FunctionDefinition
 from ...core.replay.groups import groups_around
 from ...core.replay.operations import SETTLED
 from ...core.values import encoding
@@ -93,7 +93,7 @@ def _check(runs: Sequence[Run], wish: _Wish) -> dict[UUID, int]:
     return {} if wish.from_step is None else _recorded_before(wish.from_step, runs)
 
 
-def _check_allowed(function: DurableFunction[Any, Any], confirmed: bool) -> None:
+def _check_allowed(function: FunctionDefinition[Any, Any], confirmed: bool) -> None:
     if function.replay == "deny":
         raise ReplayRefused(function.id, "it is registered with replay='deny'. Start or send something new instead")
     if function.replay == "confirm" and not confirmed:

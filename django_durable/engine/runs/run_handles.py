@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from ...codecs import open_text
 from ...conf import get_settings
 from ...core.events.events import is_storable
-from ...core.functions.functions import DurableFunction
+from ...core.functions.definitions import FunctionDefinition
 from ...core.functions.run_handles import Engine, RunState
 from ...core.values import encoding
 from ...core.values.coercion import fields_of
@@ -39,7 +39,9 @@ def parse_run_id(id: object) -> UUID:
 class StoredRuns(Engine):
     """Answers handles of runs from the durable database."""
 
-    def start(self, function: DurableFunction[Any, Any], data: Any, key: str | None, outside_transaction: bool) -> str:
+    def start(
+        self, function: FunctionDefinition[Any, Any], data: Any, key: str | None, outside_transaction: bool
+    ) -> str:
         """Start a run in the open transaction; where *key* started one before, return the id of that one."""
         if not outside_transaction:
             sending.refuse_other_transaction(alias())

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core import clock
-from ...core.replay.groups import Group
+from ...core.replay.groups import Group, Op
 from ...core.replay.operations import (
     AtomicStep,
     ContinueAsNew,
     Invoke,
     Memo,
-    Op,
     RunStep,
     SendEvents,
     Sleep,

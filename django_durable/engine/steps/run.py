@@ -19,8 +19,9 @@ from ... import signals
 from ...codecs import headline
 from ...core import clock, fault_points
 from ...core.functions.middleware import StepContext
+from ...core.replay.groups import Op
 from ...core.replay.interrupts import LeaseLost
-from ...core.replay.operations import Memo, Op, RunStep, StepKind, StepRef, StepStatus, return_annotation
+from ...core.replay.operations import Memo, RunStep, StepKind, StepRef, StepStatus, return_annotation
 from ...core.replay.replay import in_body
 from ...core.retries import RetryPolicy
 from ...core.values import encoding

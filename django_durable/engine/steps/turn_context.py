@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ...conf import Settings
-    from ...core.functions.functions import DurableFunction
+    from ...core.functions.definitions import FunctionDefinition
     from ...core.functions.middleware import Hooks, RunContext
     from ...core.replay.operations import Memo, StepOptions
     from ...core.replay.replay import History, Replay
@@ -20,7 +20,7 @@ class TurnContext(Protocol):
     """A turn, as steps see it; :class:`..turns.turns.Turn` is one."""
 
     lease: Lease  #: through which everything is written
-    function: DurableFunction[Any, Any]
+    function: FunctionDefinition[Any, Any]
     history: History  #: what is recorded, by key
     settings: Settings
     hooks: Hooks

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from ...core.replay.groups import branch_key
-from ...core.replay.operations import Memo, Op, StepKind, StepStatus
+from ...core.replay.groups import Op, branch_key
+from ...core.replay.operations import Memo, StepKind, StepStatus
 
 if TYPE_CHECKING:
     from ...core.events.events import Event

@@ -16,7 +16,7 @@ from django.db.models import Q
 from ...codecs import is_sealed, open_data, open_text
 from ...core.events.events import CancelEvent, CompletionEvent, EndEvent, Event, FailureEvent
 from ...core.functions import registry
-from ...core.functions.functions import DurableFunction
+from ...core.functions.definitions import FunctionDefinition
 from ...core.values import encoding, errors
 from ...exceptions import InvalidEvent
 from ...middleware import get_hooks
@@ -85,7 +85,7 @@ def _end_event(values: dict[str, Any], stored: dict[str, Any]) -> Event:
     return CompletionEvent(**values, result=get_hooks().decode(data["result"]))
 
 
-def event_for(function: DurableFunction[Any, Any], row: EventRow) -> Event:
+def event_for(function: FunctionDefinition[Any, Any], row: EventRow) -> Event:
     """Return the stored event as the handler of *function* sees it; InvalidEvent if its data does not fit its type."""
     event = event_of(row)
     if not isinstance(event, EndEvent):

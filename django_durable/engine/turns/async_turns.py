@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 from asgiref.sync import sync_to_async
 
 from ...core import clock
-from ...core.functions.functions import DurableFunction
+from ...core.functions.definitions import FunctionDefinition
 from ...core.functions.steps import current_step
 from ...core.replay.async_replay import AsyncReplay, PendingCall
+from ...core.replay.groups import Op
 from ...core.replay.interrupts import Abort, Interrupt, LeaseLost, Suspend
-from ...core.replay.operations import Memo, Op
+from ...core.replay.operations import Memo
 from ...core.replay.replay import Aborted, Outcome, Raised, Suspended
 from ...exceptions import DurableError, InvalidEvent, TooManySteps
 from ..leases.leases import Lease
@@ -51,7 +52,7 @@ class AsyncTurn(Turn):
     replay: AsyncReplay
     _bodies: RunningBodies
 
-    def __init__(self, lease: Lease, function: DurableFunction[Any, Any], should_stop: Callable[[], bool]) -> None:
+    def __init__(self, lease: Lease, function: FunctionDefinition[Any, Any], should_stop: Callable[[], bool]) -> None:
         super().__init__(lease, function, should_stop)
         self._asked: deque[PendingCall] = deque()  #: not begun yet
         self._opened: list[tuple[PendingCall, PendingStep]] = []  #: not committed yet

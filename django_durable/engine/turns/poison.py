@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from ...core.replay.async_replay import PendingCall
+from ...core.replay.groups import Op
 from ...core.replay.interrupts import Suspend
-from ...core.replay.operations import Memo, Op, RunStep
+from ...core.replay.operations import Memo, RunStep
 from ...core.replay.replay import Suspended
 from ...core.values.errors import encode_error
 from ...exceptions import WorkerDied

@@ -18,11 +18,12 @@ from django.utils import timezone
 from ...conf import get_settings
 from ...core import clock
 from ...core.events.events import Event
-from ...core.functions.functions import DurableFunction
+from ...core.functions.definitions import FunctionDefinition
 from ...core.functions.middleware import RunContext
 from ...core.functions.steps import RunInfo, Step, current_step
+from ...core.replay.groups import Op
 from ...core.replay.interrupts import LeaseLost, Suspend
-from ...core.replay.operations import Memo, Op, StepOptions
+from ...core.replay.operations import Memo, StepOptions
 from ...core.replay.replay import Aborted, History, Outcome, Raised, Replay, Suspended
 from ...core.retries import RetryPolicy
 from ...exceptions import InvalidEvent, RunTooLarge, StepInTransaction, TooManySteps
@@ -45,7 +46,7 @@ class Turn:
 
     replay: Replay  #: the pass that runs now
 
-    def __init__(self, lease: Lease, function: DurableFunction[Any, Any], should_stop: Callable[[], bool]) -> None:
+    def __init__(self, lease: Lease, function: FunctionDefinition[Any, Any], should_stop: Callable[[], bool]) -> None:
         self.lease = lease
         self.function = function
         self.settings = get_settings()

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...conf import get_settings
 from ...core import clock
-from ...core.functions.functions import DurableFunction
+from ...core.functions.definitions import FunctionDefinition
 from ...core.replay.interrupts import LeaseLost
 from ...core.values.errors import encode_error
 from ...exceptions import CodeChanged
@@ -34,7 +34,7 @@ def leave_to_others(lease: Lease) -> None:
     _park(lease, pause, f"a worker whose code has {function_id}")
 
 
-def may_go_on(lease: Lease, function: DurableFunction[Any, Any]) -> bool:
+def may_go_on(lease: Lease, function: FunctionDefinition[Any, Any]) -> bool:
     """Tell whether the run may go on with this code; if not, it was parked or failed as its function asks.
 
     Raises LeaseLost.

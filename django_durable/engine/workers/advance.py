@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from ...core.functions import registry
-from ...core.functions.functions import DurableFunction
+from ...core.functions.definitions import FunctionDefinition
 from ...core.replay.interrupts import LeaseLost
 from ..leases.crash_isolation import bulkhead
 from ..leases.leases import Lease, never
@@ -59,7 +59,7 @@ def _is_poisoned(lease: Lease) -> bool:
     return lease.claim.crashes >= MOST_CRASHES
 
 
-def _function_to_run(lease: Lease) -> DurableFunction[Any, Any] | None:
+def _function_to_run(lease: Lease) -> FunctionDefinition[Any, Any] | None:
     """Return the run's function; None if the code lacks it or differs, the run failed, or the claim is lost."""
     claim = lease.claim
     function = registry.get(claim.function_id)

@@ -12,12 +12,11 @@ from django_durable.core.events.events import Event
 from django_durable.core.functions import registry
 from django_durable.core.functions.functions import function
 from django_durable.core.functions.steps import RunInfo, Step
-from django_durable.core.replay.groups import Group, GroupMode
+from django_durable.core.replay.groups import Group, GroupMode, Op
 from django_durable.core.replay.interrupts import Suspend
 from django_durable.core.replay.operations import (
     Invoke,
     Memo,
-    Op,
     RunStep,
     SendEvents,
     Sleep,

@@ -12,8 +12,9 @@ import pytest
 
 from django_durable.core.events.events import Event
 from django_durable.core.functions.steps import RunInfo, Step
+from django_durable.core.replay.groups import Op
 from django_durable.core.replay.interrupts import LeaseLost, Suspend
-from django_durable.core.replay.operations import Memo, Op, RunStep, StepKind, StepStatus, step_key
+from django_durable.core.replay.operations import Memo, RunStep, StepKind, StepStatus, step_key
 from django_durable.core.replay.replay import Aborted, Completed, Outcome, Raised, Replay, Suspended
 from django_durable.core.values import encoding
 from django_durable.exceptions import ConfigurationError, InvalidStep, NestedStep, StepKindMismatch, SuspensionSwallowed
