@@ -80,7 +80,7 @@ def test_plain_data_that_fits_is_received_as_the_class(engine: Engine) -> None:
 def test_data_that_does_not_fit_is_refused_when_it_is_sent_by_its_type(engine: Engine) -> None:
     wrong = OrderPaid("seven", Decimal(1))  # type: ignore[arg-type]
 
-    with pytest.raises(InvalidEvent, match="order_id: 'seven' is no int"):
+    with pytest.raises(InvalidEvent, match="order_id must be int, not 'seven'"):
         durable.send_event(ORDER_PAID, wrong)
 
     assert not StoredEvent.objects.exists()
@@ -96,7 +96,8 @@ def test_data_that_does_not_fit_fails_the_run_at_once_and_names_the_fields(engin
     assert (run.status, seen) == ("failed", [])
     assert failure_of(run).type == "django_durable.exceptions.InvalidEvent"
     assert failure_of(run).message == (
-        "The data of the event 'shop/order.paid' does not fit OrderPaid: order_id: 'seven' is no int; amount is missing"
+        "The data of the event 'shop/order.paid' does not fit OrderPaid: "
+        "order_id must be int, not 'seven'; amount is missing"
     )
 
 

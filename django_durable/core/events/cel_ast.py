@@ -1,4 +1,4 @@
-"""The tree of a compiled CEL expression: what can be lifted out of it, and how deep its loops are.
+"""The tree of a compiled CEL expression: the equalities in it that an index can use, and how deep its macros are.
 
 The CEL library gives the tree as a protobuf message, ``cel.expr.CheckedExpr``. The few fields that matter here are
 read by their numbers (cel/expr/checked.proto, cel/expr/syntax.proto), which takes no protobuf library.
@@ -27,7 +27,7 @@ _NULL, _BOOL, _INT, _UINT, _DOUBLE, _TEXT = range(1, 7)
 
 @dataclass(frozen=True, slots=True)
 class Equality:
-    """An equality without which the whole expression is not true.
+    """An equality that must hold for the whole expression to be true.
 
     ``path`` is dotted and leads into the arriving event. Its value equals the one at ``source``, a dotted path into
     the trigger, or, where ``source`` is None, ``literal``.
@@ -39,7 +39,7 @@ class Equality:
 
 
 def equalities(serialized: bytes) -> Iterator[Equality]:
-    """Yield the equalities, joined by ``&&`` at the top level, of a path in ``async`` with something known before."""
+    """Yield the equalities at the top level, joined by ``&&``, of a path in ``async`` with a value known before."""
     pending = [_root(serialized)]
     while pending:
         function, operands = _call(pending.pop())
@@ -68,7 +68,7 @@ def _equality(target: _Fields, other: _Fields) -> Equality | None:
 
 
 def _path(node: _Fields, variable: str) -> str | None:
-    """Give the dotted path of a chain of selects and constant indexes on *variable*, None for all else."""
+    """Return the dotted path of a chain of selects and constant indexes on *variable*; None for all else."""
     segments: list[str] = []
     while _IDENTIFIER not in node:
         step = _selected(node) or _indexed(node)
@@ -104,7 +104,7 @@ def _call(node: _Fields) -> tuple[str, list[_Fields]]:
 
 
 def _literal(node: _Fields) -> Any:
-    """Give the value of a constant that JSON knows, MISSING for all else."""
+    """Return the value of a constant that JSON knows; MISSING for all else."""
     if _CONSTANT not in node:
         return MISSING
     [(kind, [value])] = _fields(node[_CONSTANT][0]).items()

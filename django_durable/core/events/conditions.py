@@ -62,7 +62,7 @@ class Condition:
 
 @lru_cache(maxsize=1024)
 def compile_condition(source: str, variables: tuple[str, ...] = (TRIGGER, ARRIVING)) -> Condition:
-    """Compile a condition over *variables*, or give the compiled one again.
+    """Compile a condition over *variables*, or return the one that was compiled before.
 
     Raises InvalidExpression, with the position where there is one.
 
@@ -115,13 +115,13 @@ def _invalid(source: str, variables: tuple[str, ...], message: str) -> InvalidEx
     line, column, reason = int(located[1]), int(located[2]), _plain(located[3])
     if reason.startswith("undeclared reference"):
         reason += f"; the variables are {', '.join(variables)}"
-    if line < 1:  # the library's sign for "nowhere"
+    if line < 1:  # the library's sign for no position
         return InvalidExpression(source, reason)
     return InvalidExpression(source, reason, line=line, column=column)
 
 
 def _plain(message: str) -> str:
-    """Keep what an author needs of the library's *message*."""
+    """Keep the part of the library's *message* that an author needs."""
     # Cut before it is searched: it may quote a text of the event, as long as an event may be.
     start = message[: 2 * _MAX_REASON].partition("\n")[0]
     reason = re.sub(r"\w+ input '<EOF>'", "unexpected end", _NOISE.sub("", start))
@@ -134,7 +134,7 @@ def _not_bool(kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MatchRule:
-    """What a wait asks of an arriving event; see :func:`match_rule`.
+    """The rule by which a wait recognises its event; see :func:`match_rule`.
 
     ``index_path`` is the canonical text of the paths that an index can use: sorted, joined by " & ", and empty where
     the rule has none, or so many that no index holds their text.
@@ -145,11 +145,11 @@ class MatchRule:
     index_path: str
 
     def key_for(self, trigger: Mapping[str, Any], secret: bytes = b"") -> bytes:
-        """Give the 16-byte key of a wait by this rule in a run started by *trigger*.
+        """Return the 16-byte key of a wait by this rule in a run that *trigger* started.
 
-        Every arriving event that matches has this key. UNMATCHABLE, which no event has, where none can match: the
-        trigger lacks a value that the condition compares, or has null at the path of ``match``. Raises InvalidPath
-        where the trigger lacks the path of ``match`` altogether.
+        Every arriving event that matches has this key. Where none can match, the key is UNMATCHABLE, which no event
+        has: the trigger lacks a value that the condition compares, or has null at the path of ``match``. Raises
+        InvalidPath where the trigger lacks the path of ``match`` altogether.
         """
         wanted = {equality.path: _wanted(equality, trigger) for equality in _equalities(self.condition)}
         if self.match is not None:
@@ -157,9 +157,9 @@ class MatchRule:
         return key_of(self.index_path, [wanted[path] for path in sorted(wanted)], secret) or UNMATCHABLE
 
     def matches(self, trigger: Mapping[str, Any], arriving: Mapping[str, Any]) -> bool:
-        """Tell whether *arriving* resolves a wait by this rule in a run started by *trigger*.
+        """Tell whether *arriving* resolves a wait by this rule in a run that *trigger* started.
 
-        Raises EvaluationFailed where the condition cannot be evaluated; that counts as no match.
+        Raises EvaluationFailed where the condition cannot be evaluated, which counts as a mismatch.
         """
         if self.match is not None and not _match_agrees(self.match, trigger, arriving):
             return False

@@ -21,8 +21,8 @@ class EventType(Generic[D]):
     """A name of events whose data has a type: a dataclass, NamedTuple, TypedDict or pydantic model, or a dictionary.
 
     Call it to make an event to send. Give it in place of the name as a trigger, in ``On(...)`` and to
-    ``step.wait_for_event``: the data of what arrives is then an instance of the class. Raises ConfigurationError for a
-    name that cannot be sent or data that is no such class.
+    ``step.wait_for_event``: the data of the event that arrives is then an instance of the class. Raises
+    ConfigurationError for a name that cannot be sent or data of any other class.
 
     Example::
 
@@ -108,6 +108,6 @@ def annotated_data(handler: Callable[..., Any]) -> Any:
     try:
         hint = typing.get_type_hints(only, handler.__globals__)[name]
     except (NameError, TypeError, AttributeError, SyntaxError):
-        # What was imported for type checkers only, or is local to a function, cannot be read here.
+        # A name that was imported for type checkers only, or is local to a function, cannot be read here.
         return Any
     return typing.get_args(hint)[0] if typing.get_origin(hint) is Event else Any

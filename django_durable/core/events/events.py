@@ -1,4 +1,4 @@
-"""Events: what happened, by name, with data; and the names and wildcards that listen to them."""
+"""Events: things that happened, by name, with data; and the names and wildcards that listen to them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Event(Generic[D_co]):
 @register_type
 @dataclass(frozen=True)
 class EndEvent(Event[Any], Generic[D_co]):
-    """What tells of a run that ended: its id and the event that had started it."""
+    """An event that tells of a run's end: the run's id, and the event that had started it."""
 
     run_id: str = field(kw_only=True)
     original: Event[D_co] = field(kw_only=True)
@@ -65,7 +65,7 @@ class EndEvent(Event[Any], Generic[D_co]):
 @register_type
 @dataclass(frozen=True)
 class FailureEvent(EndEvent[D_co]):
-    """What an ``on_failure`` handler receives: the error, the failed run's id and the event that had started it."""
+    """The event of an ``on_failure`` handler: the error, the failed run's id and the event that had started it."""
 
     error: ErrorInfo = field(kw_only=True)
 
@@ -73,7 +73,7 @@ class FailureEvent(EndEvent[D_co]):
 @register_type
 @dataclass(frozen=True)
 class CancelEvent(EndEvent[D_co]):
-    """What an ``on_cancel`` handler receives: the reason, the cancelled run's id and the event that had started it."""
+    """The event of an ``on_cancel`` handler: the reason, the cancelled run's id and the event that had started it."""
 
     reason: str = field(kw_only=True)
 
@@ -81,7 +81,7 @@ class CancelEvent(EndEvent[D_co]):
 @register_type
 @dataclass(frozen=True)
 class CompletionEvent(EndEvent[D_co]):
-    """What an ``on_complete`` handler receives: the run's result, its id and the event that had started it."""
+    """The event of an ``on_complete`` handler: the run's result, its id and the event that had started it."""
 
     result: Any = field(kw_only=True)
 

@@ -1,7 +1,7 @@
 """Paths into events, and the keys under which an index finds what waits for an event.
 
-A key may be shared by values that differ, never the other way round: whatever CEL or ``match=`` holds to be equal has
-one key. Who finds something under a key checks it again with the rule itself.
+Values that differ may share a key, but values that CEL or ``match=`` takes for equal never have two. So whoever finds a
+wait or an event under a key checks it with the rule itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SEPARATOR: Final = " & "
 LONGEST_PATH: Final = 255
 
 MISSING: Final = object()
-"""What :func:`lookup` gives where a path leads nowhere; None is a value."""
+"""The result of :func:`lookup` where a path leads nowhere; None is a value."""
 
 UNINDEXED: Final = b"\x00" * 16
 """The key of every event, and of every wait, for the empty set of paths."""
@@ -38,7 +38,7 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 def parse_path(text: str) -> tuple[str, ...]:
     """Split a path into an event, such as ``"data.user.id"``, into its segments.
 
-    Raises InvalidPath where it is malformed or starts with no part of an event.
+    Raises InvalidPath where it is malformed or does not start with a part of an event.
     """
     segments = tuple(text.split("."))
     if len(text) > LONGEST_PATH:
@@ -49,7 +49,8 @@ def parse_path(text: str) -> tuple[str, ...]:
         meant = segments[1:] if segments[0] in ("event", "async") else segments
         meant = meant if meant and meant[0] in ROOTS else ("data", *meant)
         raise InvalidPath(
-            f"The path {text!r} starts with no part of an event ({', '.join(ROOTS)}). Did you mean {'.'.join(meant)!r}?"
+            f"The path {text!r} does not start with a part of an event ({', '.join(ROOTS)}). "
+            f"Did you mean {'.'.join(meant)!r}?"
         )
     return segments
 
@@ -67,7 +68,7 @@ def lookup(document: object, path: Iterable[str]) -> object:
 
 
 def index_key(index_path: str, arriving: Mapping[str, Any], secret: bytes = b"") -> bytes | None:
-    """Give the key of an arriving event for a set of paths, such as ``"data.kind & data.user.id"``.
+    """Return the key of an arriving event for a set of paths, such as ``"data.kind & data.user.id"``.
 
     None where the event lacks one of them: then no wait indexed by this set can match. For *secret* see
     :func:`key_of`.
@@ -76,9 +77,9 @@ def index_key(index_path: str, arriving: Mapping[str, Any], secret: bytes = b"")
 
 
 def key_of(index_path: str, values: Sequence[object], secret: bytes = b"") -> bytes | None:
-    """Give the key of *values*, one for each path of the set in its order; None where one is MISSING.
+    """Return the key of *values*, one for each path of the set in its order; None where one is MISSING.
 
-    With a *secret*, of at most 64 bytes, nobody without it can tell the values by trying some.
+    With a *secret* of at most 64 bytes, nobody who lacks it can find out the values by trying some.
     """
     if not index_path:
         return UNINDEXED
@@ -95,7 +96,7 @@ def _paths(index_path: str) -> tuple[tuple[str, ...], ...]:
 
 
 def _comparable(value: Any, depth: int = 0) -> object:
-    """Turn every number into its double, as CEL compares 1 with 1.0. Whatever lies very deep becomes alike."""
+    """Turn every number into its double, as CEL compares 1 with 1.0. All parts below a great depth become None."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, (int, float)):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..replay.swallowed import LEAVING, catches_everything, raises_again
-from . import lost_changes, missing_awaits, side_effects
+from . import lost_changes, missing_awaits, moving_moments, side_effects
 from .handler_source import HandlerTree, StepCall, own_nodes, read
 
 _LOGGING = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
@@ -71,10 +71,12 @@ _Guess = tuple[Kind, Any, str, str]
 
 
 def _guesses(tree: HandlerTree) -> Iterator[_Guess]:
-    moving = _MovingMoments(tree)
-    yield from moving.guesses()
+    moving = list(moving_moments.find(tree))
+    for moment in moving:
+        yield Kind.MOVING_SLEEP_UNTIL, moment.step.node, moment.message, moment.remedy
+    told = {moment.clock for moment in moving}
     for node in tree.pass_nodes():
-        if isinstance(node, ast.Call) and node not in moving.clocks:
+        if isinstance(node, ast.Call) and node not in told:
             yield from _of_call(tree, node)
         elif isinstance(node, (ast.Try, ast.TryStar)):
             yield from _of_try(tree, node)
@@ -160,55 +162,3 @@ def _stays_inside(tree: HandlerTree, leaving: ast.AST, node: ast.AST) -> bool:
         return False
     loops = (ast.For, ast.AsyncFor, ast.While)
     return isinstance(next(each for each in tree.parents(leaving) if each is node or isinstance(each, loops)), loops)
-
-
-class _MovingMoments:
-    """Follows what is computed from the clock, in the order of the source, to where it is waited for."""
-
-    def __init__(self, tree: HandlerTree) -> None:
-        self._tree = tree
-        self._names: dict[str, ast.Call] = {}  #: names that hold something computed from this call
-        self.clocks: set[ast.Call] = set()  #: calls that made a sleep_until move
-
-    def guesses(self) -> Iterator[_Guess]:
-        for node in self._tree.pass_nodes():
-            if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)) and node.value:
-                self._assign(node, node.value)
-            call = self._tree.step_call(node)
-            if call and call.method == "sleep_until":
-                yield from self._of_sleep(call)
-
-    def _assign(self, node: ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr, value: ast.expr) -> None:
-        clock = self._clock_in(value)
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        for name in (part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)):
-            if clock is not None:
-                self._names[name] = clock
-            elif not isinstance(node, ast.AugAssign):
-                self._names.pop(name, None)
-
-    def _clock_in(self, value: ast.expr) -> ast.Call | None:
-        """Return the reading of the clock that *value* is computed from; what a step returns is recorded."""
-        if self._tree.step_call(value):
-            return None
-        if isinstance(value, ast.Call) and side_effects.clock(value, self._tree.origin):
-            return value
-        if isinstance(value, ast.Name):
-            return self._names.get(value.id)
-        parts = (each for each in ast.iter_child_nodes(value) if isinstance(each, (ast.expr, ast.keyword)))
-        values = (part.value if isinstance(part, ast.keyword) else part for part in parts)
-        return next((clock for each in values if (clock := self._clock_in(each))), None)
-
-    def _of_sleep(self, call: StepCall) -> Iterator[_Guess]:
-        for argument in call.arguments:
-            if clock := self._clock_in(argument):
-                self.clocks.add(clock)
-                problem = (
-                    f"The moment of sleep_until {call.id!r} moves: {ast.unparse(clock.func)}() at line {clock.lineno} "
-                    "gives another value in every pass, and the first one stays"
-                )
-                remedy = (
-                    f'Use step.sleep("{call.id}", duration) to wait from now, or compute the moment in a step: '
-                    'when = step.run("an-id", function).'
-                )
-                yield Kind.MOVING_SLEEP_UNTIL, call.node, problem, remedy

@@ -85,10 +85,6 @@ class HandlerTree:
             return None
         return StepCall(node, node.func.attr)
 
-    def is_step(self, node: ast.AST) -> bool:
-        """Tell whether the expression is the step object itself."""
-        return _is_step(node, self._step_names)
-
     def parents(self, node: ast.AST) -> Iterator[ast.AST]:
         """Yield what *node* stands in, from the inside to the function around it, that included."""
         while node in self._parents:
@@ -96,10 +92,6 @@ class HandlerTree:
             yield node
             if isinstance(node, FUNCTIONS):
                 return
-
-    def function_around(self, node: ast.AST) -> ast.AST:
-        """Return the innermost function that *node* stands in."""
-        return [node, *self.parents(node)][-1]
 
     def _find_bodies(self) -> Iterator[tuple[StepCall, Function]]:
         """Yield the functions of this source that are given to steps."""

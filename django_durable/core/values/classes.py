@@ -22,7 +22,7 @@ _registered: dict[str, type] = {}
 
 
 def register_type(cls: type[T], *, formerly: Iterable[str] = ()) -> type[T]:
-    """Let recorded values of a class be read back without an annotation: see :func:`is_object_class` for which.
+    """Let recorded values of a class be read back without an annotation; see :func:`is_object_class` for the classes.
 
     *formerly* lists dotted paths that the class had before it was moved or renamed. Also usable as a decorator.
     Raises ConfigurationError for any other class.
@@ -74,7 +74,7 @@ def is_namedtuple(cls: type) -> bool:
 
 
 def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the fields of an object that is no enum member, by name."""
+    """Yield the fields of an object that is not an enum member, by name."""
     cls = type(value)
     library = None if dataclasses.is_dataclass(cls) else library_of(cls)
     if library is not None:
@@ -109,7 +109,7 @@ _remembered = functools.lru_cache(maxsize=512)(classes_in)
 
 
 def known_in(annotation: object) -> dict[str, type]:
-    """Return what :func:`classes_in` does, remembered; not to be changed."""
+    """Return the classes of :func:`classes_in`, remembered: no caller may change the result."""
     try:
         return _remembered(annotation)
     except TypeError:  # an annotation that cannot be hashed, for what Annotated adds to it
@@ -170,13 +170,14 @@ def _build_dataclass(cls: Any, stored: dict[str, Any]) -> Any:
     known = {field.name: stored[field.name] for field in fields if field.name in stored}
     _check_complete(cls, [field.name for field in fields if field.name not in known and needs_value(field)])
     value = cls(**{field.name: known[field.name] for field in fields if field.init and field.name in known})
-    # What __post_init__ computed once must not be computed again from its own result.
+    # The recorded fields are what __post_init__ made of them: it must not be applied to its own result.
     for name, part in known.items():
         object.__setattr__(value, name, part)
     return value
 
 
 def needs_value(field: dataclasses.Field[Any]) -> bool:
+    """Tell whether an object of a dataclass cannot be made without a value for this field."""
     return field.init and field.default is field.default_factory is dataclasses.MISSING
 
 

@@ -1,6 +1,6 @@
-"""Plain data to the types that an annotation names, with every part that does not fit.
+"""Plain data, turned into the types that an annotation names; every part that does not fit is listed.
 
-Values that are of the asked type already stay as they are, so that the same walk checks what is to be sent.
+Values that are already of the wanted type stay as they are, so that the same walk also checks data to be sent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .tags import Unstorable
 
 _Parse = Callable[[Any], Any]
 
-# What a value of JSON may stand for a value of the type; whatever is missing here must be of the type itself.
+# The types of JSON that may stand for a value of each type; a type that is missing here takes only its own values.
 _PARSERS: dict[type, tuple[tuple[type, ...], _Parse]] = {
     float: ((int,), float),
     Decimal: ((int, str), Decimal),
@@ -61,7 +61,7 @@ def fields_of(value: Any) -> Any:
 
 
 class Converter:
-    """Turns plain data into the types of annotations; ``problems`` says what did not fit, and where."""
+    """Turns plain data into the types of annotations; ``problems`` lists the parts that did not fit."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -78,19 +78,18 @@ class Converter:
             return self._one_of(value, typing.get_args(annotation), path)
         if origin is typing.Literal:
             choices = typing.get_args(annotation)
-            return value if value in choices else self._misfit(value, f"one of {choices}", path)
+            return value if value in choices else self._misfit(value, f"one of {', '.join(map(repr, choices))}", path)
         cls = origin or annotation
         return self._instance(value, cls, typing.get_args(annotation), path) if isinstance(cls, type) else value
 
     def _misfit(self, value: Any, wanted: str, path: str) -> Any:
-        where = f"{path}: " if path else ""
-        self.problems.append(f"{where}{reprlib.repr(value)} is no {wanted}".replace(" no one of ", " not one of "))
+        self.problems.append(f"{path or 'it'} must be {wanted}, not {reprlib.repr(value)}")
         return value
 
     def _one_of(self, value: Any, members: Iterable[Any], path: str) -> Any:
-        """Return *value* as the first member that it fits; its own type counts before those it could stand for."""
+        """Return *value* as the first member that it fits; its own type counts before those it can turn into."""
         attempts: list[tuple[list[str], Any]] = []
-        # "None" comes last, because what nearly fits says more.
+        # "None" comes last, because the problems of a member that nearly fits say more.
         for member in sorted(members, key=lambda each: each is type(None)):
             attempt = Converter()
             converted = attempt.convert(value, member, path)
@@ -119,7 +118,7 @@ class Converter:
         return self._scalar(value, cls, path)
 
     def _scalar(self, value: Any, cls: type, path: str) -> Any:
-        # A bool is an int and a datetime a date, but neither is meant by it.
+        # A bool is an int and a datetime is a date, but an annotation of int or date does not mean these.
         if isinstance(value, bool) and cls is not bool:
             return self._misfit(value, cls.__name__, path)
         if isinstance(value, cls) and not (cls is date and isinstance(value, datetime)):
@@ -146,18 +145,18 @@ class Converter:
 
     def _tuple(self, value: Any, arguments: tuple[Any, ...], path: str) -> Any:
         if not isinstance(value, (list, tuple)):
-            return self._misfit(value, "tuple", path)
+            return self._misfit(value, "a tuple", path)
         wanted = arguments or (Any, ...)
         if wanted[-1] is ...:
             wanted = (wanted[0],) * len(value)
         if len(wanted) != len(value):
-            return self._misfit(value, f"tuple of {len(wanted)}", path)
+            return self._misfit(value, f"a tuple of {len(wanted)}", path)
         pairs = enumerate(zip(value, wanted, strict=True))
         return tuple(self.convert(each, item, f"{path}[{number}]") for number, (each, item) in pairs)
 
     def _mapping(self, value: Any, arguments: tuple[Any, ...], path: str) -> Any:
         if not isinstance(value, Mapping):
-            return self._misfit(value, "dictionary", path)
+            return self._misfit(value, "a dictionary", path)
         key_type, item_type = arguments or (Any, Any)
         return {
             self.convert(key, key_type, f"{path}[{key!r}]"): self.convert(item, item_type, f"{path}[{key!r}]")
@@ -197,7 +196,7 @@ class Converter:
 
 
 def _bare(annotation: Any) -> Any:
-    """Return what an annotation stands for, without NewType, a type's alias, Annotated and the like."""
+    """Return the type that an annotation stands for, without NewType, a type's alias, Annotated and the like."""
     while True:
         if typing.get_origin(annotation) in _QUALIFIERS:
             annotation = typing.get_args(annotation)[0]

@@ -3,8 +3,8 @@
 ``decode(encode(value)) == value``, of the same type, for what JSON has and for tuple, set, frozenset, datetime, date,
 time, timedelta, Decimal, UUID, bytes, complex, enums, dataclasses, NamedTuples, models of pydantic, structs of msgspec
 and dictionaries with any of these as keys. Other subclasses of these types come back as their base. References
-(:mod:`.references`) are loaded afresh. What JSON lacks is an object with the key ``$``
-(:mod:`.tags`).
+(:mod:`.references`) are loaded afresh. A value that JSON lacks is written as an object with the key
+``$`` (:mod:`.tags`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def to_json(value: object, *, root: str = "result", objects: bool = True, hint: 
 def from_json(data: Any, hint: Hint | None = None) -> Any:
     """Read a structure that :func:`to_json` wrote; see :func:`decode`.
 
-    What loading a reference raises is passed on, StaleReference where it leads nowhere.
+    An error of loading a reference is passed on: StaleReference if the row is gone.
     """
     try:
         return Reader(hint).read(data)
@@ -113,7 +113,7 @@ def _plain_key(key: Any) -> str:
 def event_data(value: object, *, root: str = "data", limit: int | None = None) -> dict[str, Any]:
     """Write an event's data, an object that every database can store and search.
 
-    *limit* is the greatest number of bytes of JSON. Raises InvalidEvent if it is no dictionary with text keys,
+    *limit* is the greatest number of bytes of JSON. Raises InvalidEvent if it is not a dictionary with text keys,
     EncodingError for parts that cannot be stored, among them NUL and lone surrogates.
     """
     if not isinstance(value, dict):
@@ -150,7 +150,7 @@ def _bare_text(value: object) -> str | None:
     try:
         return dump(value) if is_bare(value) else None
     except (ValueError, RecursionError):
-        # NaN, or an int too long to be written as digits: the thorough way knows where and what to do.
+        # NaN, or an int too long to be written as digits: the thorough way knows the path and the remedy.
         return None
 
 

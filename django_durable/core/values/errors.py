@@ -1,4 +1,4 @@
-"""Exceptions to JSON text, and what can be read back of them. Writing one never fails."""
+"""Exceptions, written as JSON text, and the record that is read back. Writing one never fails."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .classes import class_name, register_type
 DEEPEST_CAUSE = 5
 _GROUP_DEPTH = 3
 _GROUP_WIDTH = 10
-PACKAGE = str(Path(__file__).parents[2]) + os.sep  #: what the files of this package begin with
+PACKAGE = str(Path(__file__).parents[2]) + os.sep  #: the beginning of the name of each file of this package
 
 
 @register_type
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
-    """What is recorded of an exception.
+    """The record of an exception.
 
     ``type`` is the dotted path of its class, ``bases`` those of the class and all its bases except object,
     ``traceback`` the user's frames as text, ``cause`` the exception that it came from.
@@ -46,7 +46,7 @@ def encode_error(error: BaseException, *, limit: int = 8_000) -> str:
 
 
 def encode_message(cls: type[BaseException], message: str) -> str:
-    """Write an error of the engine's own, which nobody raised, as JSON text: that of *cls* with this message."""
+    """Write an error of the engine's own that nobody raised as JSON text: one of class *cls* with this message."""
     return json.dumps({"type": class_name(cls), "message": message, "bases": _bases(cls)}, separators=(",", ":"))
 
 
@@ -156,7 +156,7 @@ def _group(error: BaseExceptionGroup[Any], limit: int, depth: int) -> Iterator[s
 
 
 def _clean(text: str, limit: int) -> str:
-    """Keep head and tail of a long text, and show what no database or page takes (NUL, surrogates) as escapes."""
+    """Keep head and tail of a long text, and escape the characters that no database or page takes: NUL, surrogates."""
     shown = _escaped(text if len(text) <= 2 * limit else text[:limit] + text[-limit:])
     if len(shown) <= limit:
         return shown

@@ -1,4 +1,4 @@
-"""Models of pydantic and structs of msgspec, in projects that use these: what to write of a value, and building it.
+"""Models of pydantic and structs of msgspec, in projects that use these: how a value is taken apart, and built again.
 
 Neither library is imported here: a value of theirs exists only where the project has imported it.
 """
@@ -31,7 +31,7 @@ class Library:
 
 
 def library_of(cls: type) -> Library | None:
-    """Return how to treat values of *cls*; None if it is no model of pydantic and no struct of msgspec."""
+    """Return how to treat values of *cls*; None if it is neither a model of pydantic nor a struct of msgspec."""
     if _derives(cls, "pydantic.main", "BaseModel"):
         return _PYDANTIC
     return _MSGSPEC if _derives(cls, "msgspec", "Struct") else None
@@ -43,7 +43,7 @@ def _derives(cls: type, module: str, name: str) -> bool:
 
 
 def rebuild(library: Library, cls: type, stored: dict[str, Any], unset: Collection[str]) -> Any:
-    """Build a value of *cls*; Refused with the reasons if the class does not take what is stored."""
+    """Build a value of *cls*; Unstorable, with the reasons, if the class does not take the stored fields."""
     try:
         return library.build(cls, stored, unset)
     except Exception as error:
@@ -56,7 +56,7 @@ def rebuild(library: Library, cls: type, stored: dict[str, Any], unset: Collecti
 def _reasons(error: Exception) -> str:
     if not _derives(type(error), "pydantic_core", "ValidationError"):
         return str(error)
-    # Without the values, which are no business of a log.
+    # The values are left out: they do not belong in a log.
     found = error.errors(include_url=False, include_input=False, include_context=False)  # type: ignore[attr-defined]
     return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in found)
 
@@ -105,7 +105,7 @@ def _alias(cls: Any, name: str) -> str:
 
 
 def _kept(stored: Any, made: Any) -> Any:
-    """Return what is stored, unless the class has made another type of it.
+    """Return the stored field, unless the class has turned it into another type.
 
     A validator that changes a valid value, such as one that adds a suffix, must not change it once more.
     """

@@ -1,4 +1,4 @@
-"""Values that are stored as a reference and loaded afresh when read: rows, say. A layer above says which these are."""
+"""Values that are stored as a reference and loaded afresh when read: rows, say. A layer above registers their kinds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .tags import Unstorable
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """How values that *fits* holds for are written as an object with ``$`` *name*, and loaded.
+    """How values for which *fits* is true are written as an object with ``$`` *name*, and loaded.
 
-    *write* returns the fields beside ``$``, whose values are encoded in turn, or raises Refused; *load* takes them.
+    *write* returns the fields beside ``$``, whose values are encoded in turn, or raises Unstorable; *load* takes them.
     """
 
     name: str
@@ -23,7 +23,7 @@ class Reference:
 
 
 class NotLoaded(Exception):
-    """Carries an error of loading out of the reader: the text can be read, what it refers to cannot."""
+    """Carries an error of loading out of the reader: the text is readable, the value that it refers to is not."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -38,12 +38,12 @@ def register(reference: Reference) -> None:
 
 
 def find(value: object) -> Reference | None:
-    """Return how to write *value*; None if it is no reference."""
+    """Return how to write *value*; None if it is not stored as a reference."""
     return next((reference for reference in _known.values() if reference.fits(value)), None)
 
 
 def load(name: str, fields: dict[str, Any]) -> Any:
-    """Load what the fields of a reference refer to; raises NotLoaded, Refused, or KeyError for an unknown *name*."""
+    """Load the value that a reference refers to; raises NotLoaded, Unstorable, or KeyError for an unknown *name*."""
     reference = _known[name]
     try:
         return reference.load(fields)

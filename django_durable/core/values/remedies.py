@@ -22,7 +22,8 @@ def _type_name(value: object) -> str:
 
 
 def _has(*names: str) -> Callable[[Any], bool]:
-    # Asked of the class, because an instance may run code of its own to answer. Lazy objects name what they stand for.
+    # The class is asked, because an instance may run code of its own to answer. A lazy object names the class of the
+    # object that it stands for.
     return lambda value: all(hasattr(value.__class__, name) for name in names)
 
 

@@ -51,9 +51,9 @@ def write_int(value: int) -> Any:
 
 
 def write_float(value: float) -> float:
-    """Write a finite float; refuse the others, which JSON has no form for."""
+    """Write a finite float; refuse any other, for which JSON has no form."""
     if not math.isfinite(value):
-        raise Unstorable(f"{value} is no JSON number", "Store None or a text in its place, or a Decimal")
+        raise Unstorable(f"{value} is not a JSON number", "Store None or a text in its place, or a Decimal")
     return float.__float__(value)
 
 

@@ -1,4 +1,4 @@
-"""Containers and objects to structures of JSON's own types and back.
+"""Containers and objects, written as structures of JSON's own types and read back.
 
 Dictionaries with text keys and lists stand for themselves; everything else is tagged (:mod:`.tags`).
 """
@@ -16,7 +16,7 @@ from .remedies import refusal
 from .tags import Unstorable
 
 DEEPEST = 200
-"""How many containers may lie in one another; Python's own recursion limit is not far above."""
+"""How deep containers may be nested; Python's own recursion limit is not far above."""
 
 _TEXT = frozenset({str})
 _SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -47,8 +47,8 @@ def is_bare(value: Any, depth: int = 0) -> bool:
 class Writer:
     """Writes one value.
 
-    Without *objects*, objects are written as plain values. *reader* will read what is written: a class that it does not
-    know is refused. *check_text* refuses texts.
+    Without *objects*, objects are written as plain values. *reader* is the one that will read the result: a class that
+    it does not know is refused. *check_text* raises Unstorable for a text that may not be stored.
     """
 
     __slots__ = ("check_text", "objects", "open", "reader")
@@ -62,7 +62,7 @@ class Writer:
         self.open: set[int] = set()
 
     def write(self, value: Any) -> Any:
-        """Write a value of any type; raises Refused where it cannot be stored."""
+        """Write a value of any type; raises Unstorable if it cannot be stored."""
         writer = _WRITERS.get(type(value)) or _find_writer(value)
         return writer(self, value)
 
@@ -75,11 +75,11 @@ class Writer:
         self.open.add(id(value))
 
     def leave(self, value: object) -> None:
-        """Note that *value* is done."""
+        """Note that the parts of *value* are written."""
         self.open.remove(id(value))
 
     def text(self, value: str) -> str:
-        """Write text, also of a subclass of str."""
+        """Write a text; one of a subclass of str becomes a plain one."""
         if self.check_text is not None:
             self.check_text(value)
         return str.__str__(value)
@@ -124,7 +124,7 @@ class Writer:
 
     def sorted_items(self, value: Iterable[Any]) -> list[Any]:
         """Write a set."""
-        # The order of a set changes from process to process; equal sets are to have equal text.
+        # The order of a set changes from process to process; equal sets should have equal text.
         return sorted(self.items(value, "{{…}}"), key=dump)
 
     def instance(self, value: Any) -> Any:
@@ -247,7 +247,7 @@ class Reader:
         return cls
 
     def in_hint(self) -> dict[str, type]:
-        """Return the classes that the hint names; asks it once."""
+        """Return the classes that the hint names, by dotted path; the hint is asked once."""
         if self.named is None:
             self.named = classes.known_in(self.hint()) if self.hint else {}
         return self.named

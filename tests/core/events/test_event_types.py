@@ -59,13 +59,13 @@ def test_data_of_another_class_is_refused() -> None:
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda: ORDER_PAID(OrderPaid("seven")), "does not fit OrderPaid: order_id: 'seven' is no int"),
+        (lambda: ORDER_PAID(OrderPaid("seven")), "does not fit OrderPaid: order_id must be int, not 'seven'"),
         (lambda: USER_CREATED({"mail": "x"}), "does not fit UserCreated: email is missing"),
         (
             lambda: EventType("a/b", dict[str, int])({"x": "y"}),
-            r"does not fit dict\[str, int\]: \['x'\]: 'y' is no int",
+            r"does not fit dict\[str, int\]: \['x'\] must be int, not 'y'",
         ),
-        (lambda: EventType("a/b")([1]), r"does not fit dict: \[1\] is no dictionary"),
+        (lambda: EventType("a/b")([1]), r"does not fit dict: it must be a dictionary, not \[1\]"),
     ],
 )
 def test_data_that_does_not_fit_is_refused_with_the_fields(make: Any, problem: str) -> None:
@@ -86,7 +86,7 @@ def test_stored_data_that_does_not_fit_is_refused_with_event_class_and_fields() 
 
     assert str(raised.value) == (
         "The data of the event 'shop/order.paid' does not fit OrderPaid: "
-        "amount: 'much' is no Decimal; order_id is missing"
+        "amount must be Decimal, not 'much'; order_id is missing"
     )
 
 

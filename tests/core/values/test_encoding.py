@@ -259,9 +259,9 @@ def nested(depth: int, container: Any = list) -> Any:
     [
         (object(), "result", "a value of type object cannot be stored"),
         ({"lines": [1, 2, 3, Line((Point(object()),))]}, 'result["lines"][3].points[0].x', "type object"),  # type: ignore[arg-type]
-        ([0, math.nan], "result[1]", "nan is no JSON number"),
-        ({"a": math.inf}, 'result["a"]', "inf is no JSON number"),
-        ((complex(0, math.nan),), "result[0]", "nan is no JSON number"),
+        ([0, math.nan], "result[1]", "nan is not a JSON number"),
+        ({"a": math.inf}, 'result["a"]', "inf is not a JSON number"),
+        ((complex(0, math.nan),), "result[0]", "nan is not a JSON number"),
         ({(1, object): 2}, "result[(1, <class 'object'>)][1]", "type type"),
         ({'say "hi"': len}, r'result["say \"hi\""]', "builtin_function_or_method"),
         ({frozenset({len})}, "result{…}{…}", "builtin_function_or_method"),
