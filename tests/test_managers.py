@@ -23,7 +23,7 @@ HOUR = datetime.timedelta(hours=1)
 def _present() -> Iterator[None]:
     """Bring the clock back to the present."""
     yield
-    clock.move(-clock.shift())
+    clock.move(-clock.shifted_by)
 
 
 def database_time(*later: datetime.timedelta) -> Any:
