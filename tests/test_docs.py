@@ -29,6 +29,35 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CHECK = re.compile(r'"(?:durable\.)?([EIW]\d{3})"')
 SHOWN_BY = re.compile(r"(?:`(tests/[\w/.]+)`|\bthe same)((?:, (?:targets? )?`(?!tests/)[\w-]+`)*)")
+WHOLE_LINK = re.compile(r"\[[^\]]*\]\([^)]*\)")
+SOURCE = re.compile(r"(?:^Source: |, )`(django_durable/[\w/.]+)`", re.MULTILINE)
+GLOSSARY = DOCS / "glossary.md"
+GLOSSARY_FILE = re.compile(r"^`([\w/]+\.py)` · ", re.MULTILINE)
+WORD = re.compile(r"^### (.+)$", re.MULTILINE)
+NOT_PROSE = re.compile(r"^ *```.*?^ *```|^(?:#|Source:| *>).*?$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+#: Words of the glossary that mean nothing else, so that their first use can be told.
+WORDS = {
+    word: re.compile(rf"\b(?:{forms})\b")
+    for word, forms in {
+        "attempt": "attempts?",
+        "branch": "branch(?:es)?",
+        "child": "child(?:ren)?",
+        "group": "groups?",
+        "handler": "[Hh]andlers?",
+        "heartbeat": "heartbeat",
+        "ingest": "ingest(?:s|ed)?",
+        "lease": "leases?",
+        "look-back": "looks? back",
+        "memo": "memos?",
+        "park": "park(?:s|ed)?",
+        "pass": "(?:each|every|first|later|one) pass",
+        "scheduler": "schedulers?",
+        "settle": "settle[sd]?",
+        "suspend": "suspen(?:ds|sion)",
+        "trigger": "triggers?",
+        "worker": "workers?",
+    }.items()
+}
 ROW = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
 STATION = re.compile(r"^- `([\w/]+\.py)`: (.+(?:\n  .+)*)$", re.MULTILINE)
 ROOM = re.compile(r"^\| `([\w/]+)/` \| ([^|]+\?)", re.MULTILINE)
@@ -91,6 +120,76 @@ def test_every_page_is_reached_from_the_index() -> None:
     linked = {(DOCS / link.partition("#")[0]).resolve() for link in LINK.findall((DOCS / "index.md").read_text())}
 
     assert {*DOCS.rglob("*.md")} - {DOCS / "index.md"} <= linked
+
+
+def test_the_files_that_pages_name_as_their_source_exist() -> None:
+    named = {file for page in DOCS.rglob("*.md") for file in SOURCE.findall(page.read_text())}
+    told = {f"django_durable/{file}" for file in GLOSSARY_FILE.findall(GLOSSARY.read_text())}
+
+    assert len(named) > 40
+    assert len(told) > 20
+    assert [file for file in sorted(named | told) if not (REPOSITORY / file).exists()] == []
+
+
+def test_a_page_links_each_word_of_the_glossary_where_it_is_first_used() -> None:
+    bare = [
+        f"{page.relative_to(DOCS)}: {word}"
+        for page in sorted(DOCS.rglob("*.md"))
+        if page != GLOSSARY and page.parent.name != "internals"
+        for word in WORDS
+        if _is_bare(word, _prose(page))
+    ]
+
+    assert bare == []
+
+
+def test_a_page_leads_to_each_word_of_the_glossary() -> None:
+    links = {link for page in DOCS.rglob("*.md") if page != GLOSSARY for link in LINK.findall(page.read_text())}
+    linked = {link.partition("#")[2] for link in links if "glossary.md#" in link}
+
+    assert [word for word in WORD.findall(GLOSSARY.read_text()) if word.replace(" ", "-") not in linked] == []
+
+
+def _prose(page: Path) -> str:
+    """Return the page with its code, headings, quotations and sources left out."""
+    return NOT_PROSE.sub("", page.read_text())
+
+
+def _is_bare(word: str, prose: str) -> bool:
+    """Tell whether the text uses the word before it links it, to the glossary or to the page that explains it."""
+    use = WORDS[word].search(prose)
+    if use is None or f"glossary.md#{word})" in prose[: use.start()]:
+        return False
+    return not any(link.start() < use.start() < link.end() for link in WHOLE_LINK.finditer(prose))
+
+
+def test_the_messages_that_pages_quote_are_those_of_the_code() -> None:
+    sources = [file.read_text() for file in (REPOSITORY / "django_durable/core").rglob("*.py")]
+    templates = [re.compile(each) for text in sources for each in _templates(ast.parse(text))]
+    pages = [page for page in DOCS.rglob("*.md") if page.parent.name != "internals"]
+    quoted = [message for page in pages for message in _quoted(page)]
+
+    assert len(quoted) > 10
+    assert [each for each in quoted if not any(known.fullmatch(each) for known in templates)] == []
+
+
+def _quoted(page: Path) -> Iterator[str]:
+    """Yield the messages and hints that a page quotes, without the full stop that a check adds."""
+    for quotation in re.findall(r"^ *> .*(?:\n *> .*)*", page.read_text(), re.MULTILINE):
+        yield from " ".join(re.split(r"\n? *> ", quotation)).strip().split(". HINT: ")
+
+
+def _templates(tree: ast.AST) -> Iterator[str]:
+    """Yield a pattern for each text of the code that is long enough to be a message."""
+    for node in ast.walk(tree):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        texts = [each.value if isinstance(each, ast.Constant) else None for each in parts]
+        if sum(len(text) for text in texts if isinstance(text, str)) > 20:
+            yield "".join(_literally(text) if isinstance(text, str) else ".*" for text in texts)
+
+
+def _literally(text: str) -> str:
+    return ".*".join(map(re.escape, re.split("%[rs]", text)))
 
 
 def test_the_first_example_of_the_readme_defines_the_function_of_the_example_project() -> None:

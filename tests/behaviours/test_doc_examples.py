@@ -40,6 +40,7 @@ PROJECT: dict[str, Any] = {
     "email": "ada@example.org",
     "token": "t0ken",
     "image_ids": [1, 2],
+    "order_ids": [7, 8],
     "missing": ["a"],
     "lines": [types.SimpleNamespace(price=2), types.SimpleNamespace(price=3)],
     "list_images": lambda album: [album, 2],
