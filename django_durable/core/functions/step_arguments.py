@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -35,15 +34,6 @@ def _parameter(name: str, value: object) -> str:
     if not isinstance(value, str) or not value.isidentifier():
         raise refused(name, value, "the name of a parameter of the step's function")
     return value
-
-
-def check_function(fn: Any, *, atomic: bool = False) -> Any:
-    """Return the function of a step; refuse an async one for a step that is *atomic*."""
-    if not callable(fn):
-        raise DurableError(f"needs a function to run, not {fn!r}. Pass the function itself and its arguments after it")
-    if atomic and inspect.iscoroutinefunction(fn):
-        raise DurableError(f"{fn.__qualname__}() is async, and a transaction needs plain code. Use step.run")
-    return fn
 
 
 def read_limit(limit: object) -> int | None:

@@ -32,7 +32,6 @@ from .definitions import FunctionDefinition
 from .run_logger import RunLogger
 from .step_arguments import (
     check_events,
-    check_function,
     check_signal,
     read_function_id,
     read_limit,
@@ -157,7 +156,7 @@ class Step:
         def build(ref: operations.StepRef) -> operations.RunStep:
             given = self._with_key(ref, kwargs)
             make = operations.AtomicStep if atomic else operations.RunStep
-            return make(ref, check_function(fn, atomic=atomic), args, given, self._options)
+            return make(ref, _check_function(fn, atomic=atomic), args, given, self._options)
 
         return self._replay.call(id, build)
 
@@ -320,7 +319,7 @@ class Step:
         given = list(items)
 
         def build(ref: operations.StepRef) -> Group:
-            check_function(fn)
+            _check_function(fn)
             return Group(ref, GroupMode.MAP, groups.leaves_of(ref, fn, given), read_limit(limit), self._options)
 
         result: list[R] = self._replay.call(id, build) if given else []
@@ -538,3 +537,12 @@ def step(fn: Callable[P, R]) -> Callable[P, R]:
     if inspect.iscoroutinefunction(fn):
         inspect.markcoroutinefunction(call) if hasattr(inspect, "markcoroutinefunction") else None
     return call
+
+
+def _check_function(fn: Any, *, atomic: bool = False) -> Any:
+    """Return the function of a step; refuse an async one for a step that is *atomic*."""
+    if not callable(fn):
+        raise DurableError(f"needs a function to run, not {fn!r}. Pass the function itself and its arguments after it")
+    if atomic and inspect.iscoroutinefunction(fn):
+        raise DurableError(f"{fn.__qualname__}() is async, and a transaction needs plain code. Use step.run")
+    return fn
