@@ -27,7 +27,9 @@ MARIADB_TESTS = [
 # Signals that end pytest, and the seconds it then has to drop its databases; a terminal has sent one already.
 ENDING = ((None, 3), (signal.SIGINT, 20), (signal.SIGKILL, 5))
 EPILOG = """
-Whatever pytest takes can follow: paths, -k, -x, -n0. Servers are named in the environment:
+Whatever pytest takes can follow: paths, -k, -x, -n0. With --mutants N,
+the tests are tried on N random changes of core and of engine: scripts/test --mutants N --help.
+Servers are named in the environment:
   DURABLE_TEST_DATABASE_URL   use this PostgreSQL instead of starting one: postgres://user@host/name
   DURABLE_TEST_MARIADB_URL    run the engine's tests there too: mysql://user@host/name
   DURABLE_TEST_REDIS_URL      let tests use this Redis
@@ -57,9 +59,29 @@ def main() -> int:
         selection = (
             [] if options.full else ["-m", "faults and not slow" if options.faults else "not slow and not faults"]
         )
-        reports = [_run(part, [*selection, *arguments], folder) for part in parts]
+        coverage = Coverage(folder) if options.coverage else None
+        reports = [_run(part, [*selection, *arguments], folder, coverage) for part in parts]
+        is_covered = coverage is None or coverage.report()
     print(summary(reports))
-    return 0 if all(report.passed for report in reports) and any(report.tests for report in reports) else 1
+    passed = all(report.passed for report in reports) and any(report.tests for report in reports)
+    return 0 if passed and is_covered else 1
+
+
+class Coverage:
+    """Measures which branches of core and engine the parts take together, in every process that they start."""
+
+    def __init__(self, folder: Path) -> None:
+        self.environment = {"COVERAGE_FILE": str(folder / "coverage" / "data")}
+        (folder / "coverage").mkdir()
+
+    def report(self) -> bool:
+        """Print the lines and branches that no test takes; return whether they are few enough, see pyproject.toml."""
+        print("\n=== Branches of core and engine ===", flush=True)
+        return self._call("combine", "--quiet") and self._call("report")
+
+    def _call(self, *arguments: str) -> bool:
+        command = [sys.executable, "-m", "coverage", *arguments]
+        return subprocess.run(command, env=os.environ | self.environment, check=False).returncode == 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--unit", action="store_true", help="run tests/core only; needs no database")
     parser.add_argument("--on", choices=["postgresql", "sqlite", "mariadb"], help="run on this database only")
+    parser.add_argument(
+        "--coverage", action="store_true", help="measure the branches of core and engine, in workers too"
+    )
     parser.add_argument("--full", action="store_true", help="run the slow tests and the faults too")
     parser.add_argument("--faults", action="store_true", help="run each fault of processes and servers once, alone")
     return parser
@@ -98,11 +123,12 @@ def _parts(options: argparse.Namespace, arguments: list[str], servers: ExitStack
         yield Part("MariaDB", {"DURABLE_TEST_DATABASE_URL": mariadb}, [*rest, *([] if named else MARIADB_TESTS)])
 
 
-def _run(part: Part, arguments: list[str], folder: Path) -> Report:
+def _run(part: Part, arguments: list[str], folder: Path, coverage: Coverage | None) -> Report:
     print(f"\n=== {part.title} ===", flush=True)
     results = folder / f"{part.title}.xml"
     command = [
         sys.executable,
+        *(["-m", "coverage", "run"] if coverage else []),
         "-m",
         "pytest",
         "--numprocesses=2",
@@ -110,7 +136,8 @@ def _run(part: Part, arguments: list[str], folder: Path) -> Report:
         "--tb=short",
         f"--junit-xml={results}",
     ]
-    process = subprocess.Popen([*command, *part.arguments, *arguments], env=os.environ | part.environment)
+    environment = os.environ | part.environment | (coverage.environment if coverage else {})
+    process = subprocess.Popen([*command, *part.arguments, *arguments], env=environment)
     try:
         status = process.wait()
     finally:

@@ -1,0 +1,1 @@
+"""Mutants: small changes of the source that the tests must notice."""
