@@ -54,7 +54,8 @@ def main() -> int:
             places.put(_copy(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"mutants-{number}-")))))
         with ThreadPoolExecutor(TRIALS) as pool:
             trials = []
-            for future in as_completed([pool.submit(_try, change, places, url) for change in changes]):
+            tried = [pool.submit(_try, change, places, url, near=options.near) for change in changes]
+            for future in as_completed(tried):
                 trials.append(future.result())
                 print(trials[-1], flush=True)
     return _verdict(trials, options.seed)
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/test --mutants", description=__doc__)
     parser.add_argument("--mutants", type=int, required=True, metavar="N", help="changes of each folder")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="chooses the changes")
+    parser.add_argument("--near", action="store_true", help="run only the tests of the changed file's room")
     parser.add_argument("--folders", nargs="+", default=FOLDERS, help="the folders to change (core and engine)")
     return parser
 
@@ -76,8 +78,8 @@ def _copy(folder: Path) -> Path:
     return folder
 
 
-def _try(change: Change, places: SimpleQueue[Path], url: str) -> Trial:
-    """Make the change in one of the copies, and run tests, the nearest first, until one fails."""
+def _try(change: Change, places: SimpleQueue[Path], url: str, *, near: bool) -> Trial:
+    """Make the change in one of the copies, and run tests, those of its room first, until one fails."""
     place, began = places.get(), time.monotonic()
     file = place / change.file
     original = file.read_text()
@@ -85,7 +87,7 @@ def _try(change: Change, places: SimpleQueue[Path], url: str) -> Trial:
         file.write_text(change.applied())
         on_postgresql = "postgresql" in change.file.parts
         environment = os.environ | {"DURABLE_TEST_DATABASE_URL": f"{url}_{place.name[8]}" if on_postgresql else ""}
-        for tests in _nearest(change.file):
+        for tests in [*_of_room(change.file), *([] if near else _of_users(change.file))]:
             if not _pass(place, tests, environment):
                 return Trial(change, " ".join(tests), time.monotonic() - began)
         return Trial(change, None, time.monotonic() - began)
@@ -94,15 +96,18 @@ def _try(change: Change, places: SimpleQueue[Path], url: str) -> Trial:
         places.put(place)
 
 
-def _nearest(file: Path) -> Iterator[Sequence[str]]:
-    """Yield groups of tests, from those of the file to those of everything that may use it."""
+def _of_room(file: Path) -> Iterator[Sequence[str]]:
+    """Yield the tests of a file, and those of its room."""
     inside = Path("tests", *file.parts[1:])
     own = inside.with_name(f"test_{file.name}")
     if own.exists():
         yield [str(own)]
-    yield [str(inside.parent)]
-    if inside.parts[1] == "core":
-        yield ["tests/core"]
+    yield ["tests/core" if inside.parts[1] == "core" else str(inside.parent)]
+
+
+def _of_users(file: Path) -> Iterator[Sequence[str]]:
+    """Yield the tests of everything that may use a file."""
+    if file.parts[1] == "core":
         yield ["tests/behaviours", "tests/scenarios"]
         yield ["tests/engine", "tests/test_checks.py", "tests/admin"]
     else:

@@ -14,6 +14,7 @@ from django.db import connection
 
 import django_durable as durable
 from django_durable.engine.leases import crash_isolation as module
+from django_durable.engine.leases import leases
 from django_durable.engine.leases.crash_isolation import Bulkhead, bulkhead, most_beside
 from django_durable.engine.leases.leases import Lease
 from django_durable.engine.store.rows import Claim
@@ -80,6 +81,28 @@ def test_one_that_recorded_something_is_cleared() -> None:
     suspect.progressed()
 
     assert turns.admits(lease())
+
+
+def test_a_run_that_waits_beside_others_keeps_its_lease_until_it_is_let_in() -> None:
+    turns, (neighbour,) = present(1)
+    claim: Any = SimpleNamespace(crashes=4, attempt=0)
+    suspect, told, let_in = Lease(claim, time.monotonic()), threading.Event(), []
+
+    def wait() -> None:
+        with turns.of(suspect, told.is_set) as may_go_on:
+            let_in.append(may_go_on)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: suspect in leases._heartbeat()._leases)
+    assert (let_in, suspect.should_stop()) == ([], False)
+    turns.leave(neighbour)
+    thread.join()
+
+    assert let_in == [True]
+    assert suspect not in leases._heartbeat()._leases
+    told.set()
+    assert suspect.should_stop(), "the heartbeat asks what the worker was told"
 
 
 # Real turns
