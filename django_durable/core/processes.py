@@ -18,6 +18,7 @@ def per_process(make: Callable[[], T]) -> Callable[[], T]:
     connections. So whatever has either is made anew in the fork.
     """
     made: list[T] = []
+    inherited: list[T] = []  # A client that lets go of a connection in the fork may end it for the parent, too.
     lock = threading.Lock()
 
     @functools.cache
@@ -31,6 +32,7 @@ def per_process(make: Callable[[], T]) -> Callable[[], T]:
     def forget() -> None:
         nonlocal lock
         lock = threading.Lock()  # A thread of the parent may have held it.
+        inherited.extend(made)
         made.clear()
         of_this_process.cache_clear()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 
 import pytest
 
@@ -39,6 +40,21 @@ def test_a_fork_makes_its_own_and_leaves_its_parents_alone() -> None:
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert value() is parents
+
+
+class Connection:
+    """Is known to the server until nobody refers to it."""
+
+
+def test_a_fork_does_not_let_go_of_its_parents_value() -> None:
+    value = per_process(Connection)
+    parents = weakref.ref(value())
+
+    if not (child := os.fork()):
+        own = value()
+        os._exit(0 if parents() not in (None, own) else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_threads_that_ask_at_once_are_given_one_value() -> None:
