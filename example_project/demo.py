@@ -11,7 +11,7 @@ import sys
 import django
 from django.core.management import call_command
 
-from django_durable.core.durations import bounded, parse_duration
+from django_durable.core.durations import parse_wait
 from django_durable.exceptions import InvalidDuration
 
 HOST = "127.0.0.1"
@@ -57,7 +57,7 @@ def port(text: str) -> int:
 def wait(text: str) -> str:
     """Return a duration as it was written, if it can be waited for; argparse shows the error."""
     try:
-        duration = bounded(parse_duration(text))
+        duration = parse_wait(text)
     except InvalidDuration as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     if duration.total_seconds() <= 0:
