@@ -37,7 +37,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_driver(**kwargs: Any) -> list[CheckMessage]:
-    """Ask the driver what it lacks."""
+    """Ask the driver for problems of its own."""
     try:
         return get_driver().check()
     except ConfigurationError:
@@ -73,7 +73,7 @@ def check_end_functions(**kwargs: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_handlers(**kwargs: Any) -> list[CheckMessage]:
-    """Find what replay punishes in the source of handlers; ``# durable: ok`` on the line says that it is meant."""
+    """Find mistakes in handlers that replay punishes; a comment ``# durable: ok`` says that the line is meant."""
     found: list[CheckMessage] = []
     for function in registry.functions():
         for finding in findings.find(function.handler):
@@ -123,7 +123,7 @@ def check_time_zones(**kwargs: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_namesake(**kwargs: Any) -> list[CheckMessage]:
-    """Find another distribution that writes into the same package."""
+    """Find another distribution that writes into the folder of this package."""
     try:
         version = metadata.version(NAMESAKE)
     except metadata.PackageNotFoundError:

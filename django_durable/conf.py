@@ -30,26 +30,22 @@ class Settings:
     driver: str = "celery"  #: who carries wake-ups: "celery", "inline", or the dotted path of a driver class
     celery_app: str | None = None  #: dotted path of the Celery app; None: the current one when Django starts
     queue: str | None = None  #: the queue of functions without one; None: Celery's task_default_queue
-    retries: int = 4  #: further attempts of a step, where its function does not say
+    retries: int = 4  #: further attempts of a step whose function does not give their number
     backoff: Backoff | None = None  #: pauses between attempts; None: 15 s, 30 s, 1 m, … 2 h
     lease: datetime.timedelta = datetime.timedelta(seconds=15)  #: how long a silent worker keeps a run
     rehint: datetime.timedelta = datetime.timedelta(seconds=10)  #: after how long an unclaimed run is announced again
     turn_budget: datetime.timedelta = datetime.timedelta(seconds=5)  #: after how long a run gives way to others
     checkpoint: bool = True  #: whether a turn runs several steps; False: one turn and one message per step
     scheduler: str = "worker"  #: where the scheduler runs: in every Celery "worker", or only as a "command"
-    on_code_change: str = "continue"  #: what a run does whose function's code changed: "continue", "pin" or "fail"
+    on_code_change: str = "continue"  #: the fate of a run whose code has changed: "continue", "pin" or "fail"
     middleware: tuple[str, ...] = ()  #: dotted paths of Middleware classes, from the outermost to the innermost
     max_payload: int = 1024 * 1024  #: bytes of JSON of a step's value, a run's output or an invocation's data
     max_event: int = 512 * 1024  #: bytes of JSON of an event's data
     max_steps: int = 10_000  #: steps of a run
     max_run: int = 32 * 1024 * 1024  #: bytes of JSON of all values and errors recorded in a run
-    codec: Any = field(
-        default=None, repr=False
-    )  #: what payloads go through when stored: None, the dotted path of a class, or an instance
+    codec: Any = field(default=None, repr=False)  #: of payloads: None, the dotted path of a class, or an instance
     encryption_keys: tuple[str, ...] = field(default=(), repr=False)  #: of FernetCodec, newest first; all decrypt
-    match_keys: tuple[str, ...] = field(
-        default=(), repr=False
-    )  #: secrets of the hashes that match compares, newest first
+    match_keys: tuple[str, ...] = field(default=(), repr=False)  #: of the hashes that match compares, newest first
 
     def retry_policy(
         self,
@@ -59,7 +55,7 @@ class Settings:
         retry_on: ExceptionClasses | None = None,
         no_retry_on: ExceptionClasses | None = None,
     ) -> RetryPolicy:
-        """Return the policy of a function that may leave count and pauses to these settings."""
+        """Return the policy of a function, which may leave the count and the pauses to these settings."""
         policy = RetryPolicy(
             retries=self.retries if retries is None else retries, retry_on=retry_on, no_retry_on=no_retry_on
         )

@@ -2,21 +2,21 @@
 
     DurableError
     ├── ConfigurationError        a function, trigger or setting that cannot work
-    ├── InvalidDuration           (also a ValueError) text that is no duration or moment
+    ├── InvalidDuration           (also a ValueError) text that is not a duration or a moment
     ├── InvalidExpression         (also a ValueError) bad CEL, with its position
-    ├── EvaluationFailed          good CEL that gives no answer for these events
+    ├── EvaluationFailed          good CEL that is neither true nor false of these events
     ├── InvalidPath               (also a ValueError) a match path that cannot be read
-    ├── InvalidEvent              a reserved or malformed name, data that is no object
+    ├── InvalidEvent              a reserved or malformed name, data that is not an object
     ├── OutsideTransaction        sending while a transaction of another database is open
     ├── RunNotFound               no run has that id
     ├── StepNotFound              the run has no such step, yet or at all
-    ├── NotWaiting                the run does not wait for what somebody settles by hand
+    ├── NotWaiting                the run has no wait such as somebody settles by hand
     ├── ReplayRefused             the function's runs are not replayed, or not without a confirmation
     ├── RunFailed                 the result of a run that failed
     ├── RunCancelled              the result of a run that was cancelled or skipped
     ├── ResultTimeout             (also a TimeoutError) the run has not ended in time
     ├── ResultInTransaction       waiting for a result inside a transaction, which may hold the run back
-    ├── CodeChanged               the code of a run's function is another now, and its option says to fail
+    ├── CodeChanged               the code of a run's function has changed, and its option says to fail
     ├── WorkerDied                the run's workers died again and again at the same place
     ├── StaleReference            a row that a recorded value refers to is gone
     ├── CodecError                a stored payload cannot be decoded here: a key is missing, say
@@ -30,7 +30,7 @@
     │   ├── TooManySteps
     │   └── RunTooLarge
     ├── StepError                 a step failed for good; raised at its call
-    │   └── InvokeError           the invoked function did not complete
+    │   └── InvokeError           the invoked function has no result
     │       └── InvokeTimeout
     ├── StepTimeout               an attempt of a step took too long
     ├── SignalTaken               a signal's name is waited for by another step already
@@ -93,7 +93,7 @@ class EvaluationFailed(DurableError):
 
 
 class InvalidEvent(DurableError):
-    """An event has a reserved or malformed name, or data that is no JSON object or does not fit its type."""
+    """An event has a reserved or malformed name, or data that is not a JSON object or does not fit its type."""
 
 
 class OutsideTransaction(DurableError):
@@ -129,7 +129,7 @@ class StepNotFound(DurableError):
 
 
 class NotWaiting(DurableError):
-    """The run does not wait for what somebody settles by hand; ``waiting_for`` says what it waits for."""
+    """The run has no wait such as somebody settles by hand; ``waiting_for`` names the wait that it has."""
 
     def __init__(self, run_id: object, asked: str, waiting_for: str) -> None:
         self.run_id = run_id
@@ -208,7 +208,7 @@ class StaleReference(DurableError):
 
 
 class CodecError(DurableError):
-    """A stored payload cannot be decoded here; ``reason`` says why. Whoever has the right settings can."""
+    """A stored payload cannot be decoded here; ``reason`` says why. A process with the right settings can decode it."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -293,7 +293,7 @@ class StepKindMismatch(InvalidStep):
 
 
 class SuspensionSwallowed(InvalidStep):
-    """The handler caught the suspension of a step, or raised or returned in its place.
+    """The handler caught the suspension of a step, or left by raising or returning in its place.
 
     ``handler`` is the file and line of the clause that swallowed it.
     """
@@ -411,7 +411,10 @@ class SignalTaken(DurableError):
 
 
 class CodeChanged(DurableError):
-    """The code of a run's function changed, and ``on_code_change="fail"``; *started* and *current* are versions."""
+    """The code of a run's function has changed, and the function's ``on_code_change`` is ``"fail"``.
+
+    ``started`` is the version of the code that the run started with, ``current`` that of this worker's code.
+    """
 
     def __init__(self, function_id: str, started: str, current: str) -> None:
         self.function_id = function_id

@@ -38,7 +38,7 @@ _BEFORE = "_durable_before"  #: attribute of an instance from pre_save to post_s
 
 @dataclass(frozen=True, slots=True)
 class _Announcement:
-    """What is sent when a row of *model* changes in one way."""
+    """The event that is sent when a row of *model* changes in one way."""
 
     name: str
     model: type[models.Model]
@@ -52,7 +52,7 @@ _announcements: dict[tuple[type[models.Model], Change], list[_Announcement]] = {
 
 
 def connect() -> None:
-    """Connect the signals that registered functions listen to; a second call takes up what was registered since.
+    """Connect the signals that registered functions listen to; a second call also connects those registered since.
 
     Raises ConfigurationError for a trigger that names no installed model, or no field of it.
     """
@@ -117,7 +117,7 @@ def _model(label: str, function: FunctionDefinition[Any, Any]) -> type[models.Mo
     except LookupError:
         labels = [each._meta.label for each in apps.get_models()]
         raise ConfigurationError(
-            f"{function.id!r} ({function.place}) starts on OnModel({label!r}), which is no installed model; "
+            f"{function.id!r} ({function.place}) starts on OnModel({label!r}), which is not an installed model; "
             + did_you_mean(label, labels, "is its app in INSTALLED_APPS?")
         ) from None
     if model._meta.swapped:
@@ -133,7 +133,7 @@ def _fields(model: type[models.Model], names: Iterable[str]) -> Fields:
     for name in names:
         if name not in known:
             raise ConfigurationError(
-                f"OnModel({model._meta.label!r}): {name!r} is no field of the model that has a column; "
+                f"OnModel({model._meta.label!r}): {name!r} is not a field of the model that has a column; "
                 + did_you_mean(name, known, f"they are {', '.join(sorted(known))}")
             )
     return {name: known[name] for name in sorted(set(names))}
@@ -172,7 +172,7 @@ def _after_save(
 
 
 def _before_delete(sender: type[models.Model], instance: models.Model, **kwargs: Any) -> None:
-    """Load what was deferred while its row is there."""
+    """Load deferred columns while the row is still there."""
     for announcement in _announcements.get((sender, "deleted"), ()):
         _loaded(instance, announcement.sent)
 
@@ -185,7 +185,7 @@ def _after_delete(sender: type[models.Model], instance: models.Model, using: str
 def _row(
     announcement: _Announcement, instance: models.Model, fields: Fields, update_fields: Any, using: str
 ) -> dict[str, Any]:
-    """Return what the row of a saved instance holds, reading only what the instance cannot tell."""
+    """Return these columns of a saved instance's row, reading only those that the instance cannot tell."""
     sure = {name: field for name, field in fields.items() if _is_sure(instance, field, update_fields)}
     unsure = {name: field for name, field in fields.items() if name not in sure}
     return _loaded(instance, sure) | _read(announcement, instance, unsure, using)
@@ -196,7 +196,7 @@ def _is_written(field: Field, update_fields: Collection[str] | None) -> bool:
 
 
 def _is_sure(instance: models.Model, field: Field, update_fields: Collection[str] | None) -> bool:
-    """Tell whether a saved instance holds what its row holds: not if it holds ``F("count") + 1``."""
+    """Tell whether a saved instance holds the value of its row: not if it holds ``F("count") + 1``."""
     if field.primary_key:
         return True
     computed = field.generated or hasattr(instance.__dict__.get(field.attname), "resolve_expression")

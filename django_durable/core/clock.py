@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 
-shifted_by = datetime.timedelta()  #: what a test moved time by; always zero in production
+shifted_by = datetime.timedelta()  #: how far a test has moved time; always zero in production
 _ahead = datetime.timedelta()  #: the database's clock minus this host's, as last seen
 
 

@@ -91,7 +91,7 @@ def _from_iso(text: str, match: re.Match[str]) -> timedelta:
 
 
 def _unit(text: str, name: str) -> str:
-    # A lone capital M is a month to some readers and a minute to others.
+    # A lone capital M means a month to some readers and a minute to others.
     if name == "M" or name.lower() in _CALENDAR_UNITS:
         raise _invalid(text, _MONTHS)
     if unit := _UNITS.get(name.lower()):
@@ -127,8 +127,8 @@ def _shown(value: object) -> str:
 def parse_moment(value: datetime | date | str, default_tz: tzinfo) -> datetime:
     """Read a moment as an aware datetime in UTC.
 
-    A date is its midnight; text is an ISO 8601 date or datetime. Where *value* names no zone it is in *default_tz*;
-    of a wall time that comes twice, ``fold`` chooses. Raises InvalidDuration for anything else.
+    A date means its midnight; text is an ISO 8601 date or datetime. A value without a zone is in *default_tz*; where a
+    wall time comes twice, its ``fold`` chooses one of the two. Raises InvalidDuration for anything else.
     """
     moment = _as_datetime(value)
     try:

@@ -32,7 +32,7 @@ def uuid7() -> uuid.UUID:
     milliseconds = int(clock.now().timestamp() * 1000)
     seed = milliseconds << 26 | int.from_bytes(os.urandom(3), "big")
     with _lock:
-        # A clock that stands still or steps back must not bring ids back either.
+        # Ids grow even while the clock stands still or steps back.
         _last = counter = max(seed, _last + 1)
     return _assemble(counter, int.from_bytes(os.urandom(6), "big"))
 

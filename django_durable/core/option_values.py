@@ -1,4 +1,4 @@
-"""What options and settings may be: each check returns the value, or refuses it by its name.
+"""The values that options and settings may have: each check returns the value, or refuses it by its name.
 
 Every refusal has one form, whether the value was given to a function, a step, a back-off or a setting:
 ``retries must be a whole number, 0 or more, not -1``.
@@ -14,18 +14,19 @@ from ..exceptions import ConfigurationError, InvalidDuration
 from .durations import parse_duration
 
 T = TypeVar("T")
+Word = TypeVar("Word", bound=str)
 
 Check = Callable[[str, Any], T]
 """Returns the value of the option of that name, as it is used from then on; ConfigurationError if it cannot be used."""
 
 
 def refused(name: str, value: object, wanted: str) -> ConfigurationError:
-    """Return the error for an option that is not what is wanted."""
+    """Return the error for an option whose value is not the one that is *wanted*."""
     return ConfigurationError(f"{name} must be {wanted}, not {value!r}")
 
 
 def optional(check: Check[T]) -> Check[T | None]:
-    """Return a check that also lets None pass, which leaves the option to somebody else."""
+    """Return a check that also lets None pass, for an option that is not given."""
     return lambda name, value: None if value is None else check(name, value)
 
 
@@ -50,13 +51,14 @@ def text(name: str, value: object) -> str:
     return value
 
 
-def one_of(*choices: str) -> Check[str]:
+def one_of(*choices: Word) -> Check[Word]:
     """Return a check that lets only these words pass."""
 
-    def check(name: str, value: object) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise refused(name, value, f"one of {', '.join(map(repr, choices))}")
-        return value
+    def check(name: str, value: object) -> Word:
+        for choice in choices:
+            if value == choice:
+                return choice
+        raise refused(name, value, f"one of {', '.join(map(repr, choices))}")
 
     return check
 

@@ -1,4 +1,4 @@
-"""When a failed attempt is made again: pure policies of (attempt, error)."""
+"""Whether and when a failed attempt is made again: pure policies of (attempt, error)."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class RetryPolicy:
     """How often and when failed attempts are made again: *retries* more attempts after the first.
 
     With *retry_on*, only after errors of these classes; never after one of *no_retry_on*. Both are an exception class
-    or several. NonRetriable and RetryAfter say themselves what follows, whatever *retry_on* lists.
+    or several. NonRetriable and RetryAfter decide for themselves, whatever *retry_on* lists.
     """
 
     retries: int = 4

@@ -1,4 +1,4 @@
-"""What somebody who wrote an unknown name may have meant."""
+"""The known name that somebody who wrote an unknown one may have meant."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def long_handler(event: Any, step: Any, more: Any = None) -> None:
         ({"checkpoint": "no"}, handler, "checkpoint must be True or False, not 'no'"),
         ({"on_code_change": "stop"}, handler, "on_code_change must be one of 'continue', 'pin', 'fail', not 'stop'"),
         ({"on_code_change": ["pin"]}, handler, "must be one of 'continue', 'pin', 'fail'"),
-        ({"trigger": 7}, handler, "7 is no trigger: give an event's name, On"),
+        ({"trigger": 7}, handler, "trigger must be an event's name, On(...)"),
         ({"trigger": ""}, handler, "The trigger '' cannot be used. An event's name must be text"),
         ({"trigger": "app/u*"}, handler, "The wildcard in 'app/u*' cannot be used"),
         ({"trigger": "app/\n"}, handler, "use printable text"),

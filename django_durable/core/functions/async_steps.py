@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 class AsyncStep(Protocol):
-    """What an ``async def`` handler does durably: each call is that of :class:`Step`, awaited.
+    """The steps of an ``async def`` handler: each call is that of :class:`Step`, awaited.
 
     Instead of ``parallel``, ``race`` and ``map`` there are ``asyncio.gather``, ``TaskGroup``, ``as_completed`` and
     ``wait(…, return_when=FIRST_COMPLETED)``. ``run`` takes async functions, too, and does not decorate: the name would
@@ -59,7 +59,7 @@ class AsyncStep(Protocol):
         thread: bool = False,
         idempotency_key: str | None = None,
     ) -> AsyncStep:
-        """Return the same steps with other settings, see :meth:`Step.options`."""
+        """Return steps with these settings in place of their function's, see :meth:`Step.options`."""
 
     @overload
     async def run(self, id: str, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -84,7 +84,7 @@ class AsyncStep(Protocol):
         """Return a random number from 0 to 1, the same in every pass."""
 
     async def patched(self, id: str) -> bool:
-        """Tell whether this run came here with the code that asks, see :meth:`Step.patched`."""
+        """Tell whether this run first came here with the code that asks, see :meth:`Step.patched`."""
 
     async def summary(self, text: str, /) -> None:
         """Show *text* with this run in lists, see :meth:`Step.summary`."""
@@ -181,4 +181,4 @@ class AsyncStep(Protocol):
         """Run another durable function as a child, and return its result, see :meth:`Step.invoke`."""
 
     async def send_event(self, id: str, /, *events: Event[Any]) -> list[str]:
-        """Send events in the same commit as the step's record, see :meth:`Step.send_event`."""
+        """Send events in one commit with the step's record, see :meth:`Step.send_event`."""

@@ -1,4 +1,4 @@
-"""Definitions of functions: what a handler is with its id, its triggers and its options, each of them checked."""
+"""Definitions of functions: a handler with its id, its triggers and its options, each of them checked."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .triggers import On, OnModel, OnSignal, Trigger, make_triggers
 
 Handler = Callable[[Any, Any], R]
 EndHandler = Union["FunctionDefinition[Any, Any]", Handler[Any], str]
-ON_CODE_CHANGE = ("continue", "pin", "fail")  #: what a run may do whose function's code changed
-END_OPTIONS = ("on_failure", "on_cancel", "on_complete")  #: what may run when a run ended
-REPLAYS = ("allow", "confirm", "deny")  #: what may be said of replaying a function's runs
+ON_CODE_CHANGE = ("continue", "pin", "fail")  #: the fates of a run whose function's code has changed
+END_OPTIONS = ("on_failure", "on_cancel", "on_complete")  #: the functions that may follow a run's end
+REPLAYS = ("allow", "confirm", "deny")  #: whether the runs of a function may be replayed
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _APP = re.compile(r"[a-z_][a-z0-9_]{0,99}")
@@ -47,9 +47,9 @@ class FunctionOptions(TypedDict, total=False):
 
 
 class FunctionDefinition(Generic[D, R]):
-    """What a durable function is: its handler, its id, its triggers and its options.
+    """A durable function as it is defined: its handler, its id, its triggers and its options.
 
-    To type checkers, ``D`` is the class of its event's data and ``R`` what it returns.
+    To type checkers, ``D`` is the class of its event's data and ``R`` its result.
     """
 
     def __init__(self, handler: Handler[R], *, id: str | None = None, **options: Unpack[FunctionOptions]) -> None:
@@ -98,7 +98,7 @@ class FunctionDefinition(Generic[D, R]):
 
     @functools.cached_property
     def _data(self) -> Any:
-        """The type of the data of an event that no trigger names: that of one sent by a parent, say."""
+        """The type of the data of an event that no trigger names, such as one that a parent sends."""
         annotated = event_types.annotated_data(self.handler)
         types = {on.type for on in self.listens}
         only = types.pop() if annotated is Any and len(types) == 1 else None
@@ -122,7 +122,7 @@ class FunctionDefinition(Generic[D, R]):
 
 @contextmanager
 def _naming(function: str) -> Iterator[None]:
-    """Say of which function an error is."""
+    """Name the function that an error is about."""
     try:
         yield
     except ConfigurationError as error:

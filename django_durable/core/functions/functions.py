@@ -1,4 +1,4 @@
-"""Durable functions: the decorator, and what it makes of a handler."""
+"""Durable functions: the decorator, and the functions that it makes of handlers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class DurableFunction(FunctionDefinition[D, R]):
     """A handler that can be run durably, with its triggers and options. Made by :func:`function`.
 
-    To type checkers, ``D`` is the class of its event's data and ``R`` what it returns.
+    To type checkers, ``D`` is the class of its event's data and ``R`` its result.
     """
 
     def __init__(self, handler: Handler[R], *, id: str | None = None, **options: Unpack[FunctionOptions]) -> None:
@@ -40,7 +40,7 @@ class DurableFunction(FunctionDefinition[D, R]):
     def on_failure(self, handler: Handler[Any]) -> DurableFunction[Any, Any]:
         """Register *handler* to run, durably and once, for each failed run of this function.
 
-        It receives a :class:`FailureEvent`. Its id is this function's with ``.on_failure`` added.
+        The handler receives a :class:`FailureEvent`. Its id is this function's with ``.on_failure`` added.
 
         Example::
 
@@ -53,7 +53,7 @@ class DurableFunction(FunctionDefinition[D, R]):
     def on_cancel(self, handler: Handler[Any]) -> DurableFunction[Any, Any]:
         """Register *handler* to run, durably and once, for each cancelled run of this function.
 
-        It receives a :class:`CancelEvent`. Its id is this function's with ``.on_cancel`` added.
+        The handler receives a :class:`CancelEvent`. Its id is this function's with ``.on_cancel`` added.
 
         Example::
 
@@ -66,7 +66,7 @@ class DurableFunction(FunctionDefinition[D, R]):
     def on_complete(self, handler: Handler[Any]) -> DurableFunction[Any, Any]:
         """Register *handler* to run, durably and once, for each completed run of this function.
 
-        It receives a :class:`CompletionEvent`. Its id is this function's with ``.on_complete`` added.
+        The handler receives a :class:`CompletionEvent`. Its id is this function's with ``.on_complete`` added.
 
         Example::
 
@@ -86,9 +86,9 @@ class DurableFunction(FunctionDefinition[D, R]):
     def start(self, data: D | None = None, *, id: str | None = None, outside_transaction: bool = False) -> RunHandle[R]:
         """Start a run with *data* as its event's data, in the open transaction if there is one; return its handle.
 
-        *id* is an idempotency key: the same id starts one run, and later calls return that one. Raises EncodingError,
-        InvalidEvent for an id that is no text, and OutsideTransaction while a transaction of another database is open,
-        unless *outside_transaction* accepts that.
+        *id* is an idempotency key: only the first call with an id starts a run, and later calls return that run. Raises
+        EncodingError, InvalidEvent for an id that is not text, and OutsideTransaction while a transaction of another
+        database is open, unless *outside_transaction* accepts that.
 
         Example::
 
@@ -104,7 +104,7 @@ class DurableFunction(FunctionDefinition[D, R]):
 
 
 class Decorator(Protocol):
-    """Makes a durable function of a handler, and keeps what its data and its result are."""
+    """Makes a durable function of a handler, and keeps the types of its data and its result."""
 
     @overload
     def __call__(

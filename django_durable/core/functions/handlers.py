@@ -1,4 +1,4 @@
-"""Handlers: what each must be, where it is written, and which version its code has."""
+"""Handlers: the form that each must have, its place in the source, and the version of its code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def version_of(handler: Callable[..., Any]) -> str:
 
 def _source(handler: Any) -> bytes:
     code = handler.__code__
-    # Python 3.13 takes the text of "python -c" for the source of whatever was compiled from a string.
+    # Python 3.13 takes the text of "python -c" for the source of any code compiled from a string.
     if not code.co_filename.startswith("<"):
         with suppress(OSError, TypeError):
             return textwrap.dedent(inspect.getsource(handler)).encode()

@@ -1,4 +1,4 @@
-"""Hooks of a project into sending, turns, step functions and recorded values."""
+"""Hooks of a project into sending, turns, the functions of steps and recorded values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger("django_durable")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """The run that a turn works on; ``event`` is its trigger, ``attempt`` how often its handler's own code failed."""
+    """The run that a turn works on: ``event`` is its trigger, ``attempt`` counts failures of its handler's own code."""
 
     run_id: str
     function_id: str
@@ -28,7 +28,7 @@ class RunContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepContext:
-    """The attempt of a step that is about to be made, from 1; ``kind`` is ``run`` or ``atomic``."""
+    """A step whose next attempt is about to be made: ``attempt`` counts from 1, ``kind`` is ``run`` or ``atomic``."""
 
     run: RunContext
     name: str
@@ -55,7 +55,7 @@ class Middleware:
         return events
 
     def after_send(self, events: list[Event], ids: list[str]) -> None:
-        """Learn which ids the events got, before the sender does; in its open transaction, if there is one."""
+        """Learn the ids of the events before the sender does; in the sender's open transaction, if there is one."""
 
     def before_turn(self, run: RunContext) -> None:
         """Prepare for a turn of the handler. After an error the run is given back and tried again later."""
@@ -63,20 +63,20 @@ class Middleware:
     def after_turn(self, run: RunContext, outcome: str) -> None:
         """Clean up after a turn.
 
-        *outcome* is ``completed``, ``failed`` or ``suspended``; ``lost`` where another worker owns the run by now, and
-        ``broken`` where the engine itself, or a hook, failed.
+        *outcome* is ``completed``, ``failed`` or ``suspended``; ``lost`` if another worker owns the run by now, and
+        ``broken`` if the engine itself, or a hook, failed.
         """
 
     def around_step(self, context: StepContext) -> AbstractContextManager[Any]:
-        """Return a context manager to run a step's function in. What it raises is the step's own error."""
+        """Return a context manager to run a step's function in. An error that it raises is the step's own."""
         return nullcontext()
 
     def encode(self, value: Any) -> Any:
-        """Return what to record in place of a step's or a run's result. An error fails the attempt."""
+        """Return the value to record in place of a step's or a run's result. An error fails the attempt."""
         return value
 
     def decode(self, value: Any) -> Any:
-        """Return what :meth:`encode` was given. After an error the run is given back and tried again later."""
+        """Return the value that :meth:`encode` got. After an error the run is given back and tried again later."""
         return value
 
 
@@ -90,10 +90,10 @@ class Hooks:
         self._around_step = _overriding(middlewares, "around_step")
         self._encode = _overriding(middlewares, "encode")
         self._decode = _overriding(middlewares, "decode")[::-1]
-        self.watch_turns = bool(self._turn)  #: whether a hook wants to know of turns
-        self.watch_steps = bool(self._around_step)  #: whether one wants to know of attempts of steps
-        self.change_values = bool(self._encode or self._decode)  #: whether one changes what is recorded of values
-        self.decoder = self.decode if self._decode else None  #: what undoes that, if one does
+        self.watch_turns = bool(self._turn)  #: whether a hook hears of turns
+        self.watch_steps = bool(self._around_step)  #: whether one hears of attempts of steps
+        self.change_values = bool(self._encode or self._decode)  #: whether one changes recorded values
+        self.decoder = self.decode if self._decode else None  #: undoes the change, if one does
 
     def before_send(self, events: list[Event]) -> list[Event]:
         """Return the events as the hooks change them; ConfigurationError if one changes their number."""
@@ -124,7 +124,7 @@ class Hooks:
             end(outcome)
 
     def begin_turn(self, run: RunContext) -> Callable[[str], None]:
-        """Call the hooks before a turn; return what calls those after it, with the outcome, and logs their errors."""
+        """Call the hooks before a turn; return a function that calls those after it, and logs their errors."""
         prepared: list[Middleware] = []
 
         def end(outcome: str) -> None:
@@ -154,7 +154,7 @@ class Hooks:
         raise RuntimeError("A middleware's around_step() swallowed the error of the step; let it pass")
 
     def encode(self, value: Any) -> Any:
-        """Return what to record in place of *value*."""
+        """Return the value to record in place of this one."""
         for each in self._encode:
             value = each.encode(value)
         return value

@@ -25,7 +25,7 @@ def app_label(module: str) -> str:
 
 
 def locate_apps_by(locate: Callable[[str], str | None]) -> None:
-    """Use *locate* (module name to app label or None) from now on; functions registered earlier get their ids."""
+    """Use *locate* (module name to app label or None) from now on; functions registered before get their ids now."""
     global _locate
     _locate = locate
     early, _unnamed[:] = _unnamed[:], []

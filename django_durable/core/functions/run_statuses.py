@@ -6,7 +6,7 @@ import enum
 
 
 class RunStatus(enum.StrEnum):
-    """Where a run stands."""
+    """How far a run has come."""
 
     QUEUED = "queued"
     RUNNING = "running"

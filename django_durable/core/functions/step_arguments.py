@@ -1,4 +1,4 @@
-"""What steps are given: each argument is read, or refused with the reason. Refusing one fails the run for good."""
+"""Arguments of steps: each is read, or refused with the reason, and then the run fails for good."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_limit(limit: object) -> int | None:
 
 
 def read_summary(text: object) -> str:
-    """Return as much of a summary as its column holds, without the characters that no database takes."""
+    """Return a summary, cut to the length of its column, without the characters that no database takes."""
     if not isinstance(text, str):
         raise DurableError(f"a summary is text, not {text!r}")
     return text.replace("\0", "").encode("utf-8", "replace").decode()[:LONGEST_SUMMARY]

@@ -1,4 +1,4 @@
-"""The steps a handler calls: each says what it wants; :mod:`.replay` knows whether that is done already."""
+"""The steps that a handler calls: each asks for an operation; :mod:`..replay` knows whether it is done already."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _DECORATED: Any = object()  #: stands for the function that step.run decorates
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
-    """What a step needs to know of its run: the ids, the handler's failed attempts, and how to read naive values."""
+    """The run of a step: its ids, the handler's failed attempts, and the time zone of naive moments."""
 
     run_id: str
     app_label: str
@@ -64,11 +64,11 @@ class RunInfo:
 
 
 class Step:
-    """What a handler does durably. Each call is recorded once; later passes get what was recorded.
+    """The durable part of a handler. Each call is recorded once; later passes get its record.
 
     Ids name the steps of a function and may repeat in loops: the n-th use of an id is one step in every pass. A call
     that can never work (a bad duration, a step inside a step) fails the run with an InvalidStep that names its line.
-    In ``async def`` handlers the same calls are awaited.
+    ``async def`` handlers await these calls.
     """
 
     def __init__(self, replay: Replay, run: RunInfo, options: StepOptions = operations.NO_OPTIONS) -> None:
@@ -104,12 +104,12 @@ class Step:
         thread: bool = False,
         idempotency_key: str | None = None,
     ) -> Step:
-        """Return the same steps with other settings than the function's, for ``run``, ``atomic`` and ``map``.
+        """Return steps with these settings in place of their function's, for ``run``, ``atomic`` and ``map``.
 
         *retries* and *backoff* are as in ``durable.function``. *timeout* bounds one attempt, which fails with a
         StepTimeout: async bodies, and plain ones in the main thread of a worker process, are interrupted; elsewhere
         the attempt fails when it returns. *thread* runs a plain function of an async handler in a thread of its own.
-        *idempotency_key* names the parameter of the step's function that receives a key which is the same in every
+        *idempotency_key* names the parameter of the step's function that receives a key; the key is the same in every
         attempt.
 
         Example::
@@ -126,9 +126,9 @@ class Step:
     def run(self, id: str, fn: Any = _DECORATED, /, *args: Any, **kwargs: Any) -> Any:
         """Run *fn* with the arguments, and record the value it returns.
 
-        It is tried again on its own when it raises. It may run twice if its worker dies before the record is
-        committed; never after. Raises StepError once its retries are spent. Without a function it decorates one that
-        takes no arguments and runs it at once; the name then holds the value.
+        A step whose function raises is tried again on its own. The function may run twice if its worker dies before
+        the record is committed; never after. Raises StepError once the retries are spent. Without a function it
+        decorates one that takes no arguments and runs it at once; the name then holds the value.
 
         Example::
 
@@ -143,7 +143,7 @@ class Step:
         return self._body(id, fn, args, kwargs, atomic=False)
 
     def atomic(self, id: str, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run *fn* in one database transaction together with its record: what it writes is written exactly once.
+        """Run *fn* in one database transaction together with its record, so that its writes happen exactly once.
 
         Example::
 
@@ -207,9 +207,9 @@ class Step:
         return value
 
     def patched(self, id: str) -> bool:
-        """Tell whether this run came here with the code that asks: False for runs that passed here before.
+        """Tell whether this run first came here with the code that asks: False if it passed here with older code.
 
-        The answer is recorded, so that a change of the code between steps can keep what runs in flight were doing.
+        The answer is recorded, so that a change of the code between steps can leave runs in flight as they were.
 
         Example::
 
@@ -266,9 +266,9 @@ class Step:
     def parallel(self, *branches: Any, id: str = "parallel", **labelled: Any) -> Any:
         """Run *branches* at the same time, on as many workers as are free, and return their values in order.
 
-        A branch is a callable that may use several steps, sleep and wait. All of them settle; then the first that
+        A branch is a callable that may use several steps, sleep and wait. All branches settle; then the first that
         failed, in their order, raises its StepError here. Branches given by keyword have a label, by which runs in
-        flight know them when others are inserted; the values of plain ones come first.
+        flight know them when others are inserted; the values of branches without one come first.
 
         Example::
 
@@ -280,9 +280,10 @@ class Step:
         return self._group(GroupMode.PARALLEL, id, branches, labelled)
 
     def race(self, *branches: Callable[[], R], id: str = "race", **labelled: Callable[[], R]) -> RaceResult[R]:
-        """Run *branches* at the same time until the first is done; return its index and value, or raise its error.
+        """Run *branches* at the same time until the first settles; return its index and value, or raise its error.
 
-        The others go no further: their waits and sleeps are closed, and a body that runs then is discarded.
+        The others go no further: their waits and sleeps are closed, and the result of a body that still runs is
+        discarded.
 
         Example::
 
@@ -310,7 +311,7 @@ class Step:
         """Run *fn* once for each item, as a step of its own; return the values in order.
 
         At most *limit* run at the same time. The items must be the same in every pass: take them from a step or from
-        the event. All settle; then the first that failed raises its StepError.
+        the event. All of them settle; then the first that failed raises its StepError.
 
         Example::
 
@@ -328,7 +329,7 @@ class Step:
     # Time, events, other functions
 
     def sleep(self, id: str, duration: Duration, /) -> None:
-        """Go on after *duration*, counted from when the step is first reached; zero or less goes on at once.
+        """Go on after *duration*, counted from the first time that the step is reached; zero or less goes on at once.
 
         A duration is ``"24h"``, ``"1 day"``, ``"1h30m"``, ``"P1D"``, a timedelta, or seconds; 10 years at most.
 
@@ -340,7 +341,7 @@ class Step:
         return done
 
     def sleep_until(self, id: str, when: datetime.datetime | datetime.date | str, /) -> None:
-        """Go on at *when*; a past moment goes on at once. The value of the first pass wins over later ones.
+        """Go on at *when*; a past moment goes on at once. The moment of the first pass wins over those of later ones.
 
         *when* is an aware datetime, a naive one or a date in the current time zone, or ISO text.
 
@@ -389,9 +390,9 @@ class Step:
 
         Of several names, the first event of any of them counts.
 
-        *match* is a path (``"data.user.id"``) that must have the same value in the run's trigger and in the event;
-        *if_* is CEL over ``event`` (the trigger) and ``async`` (the arriving one). With *lookback*, events received
-        since the trigger count too, unless one resolved a wait of the same id already; False, a duration or
+        *match* is a path (``"data.user.id"``) at which the run's trigger and the event must have the same value;
+        *if_* is CEL over ``event`` (the trigger) and ``async`` (the arriving event). With *lookback*, events received
+        since the trigger count too, except those that resolved a wait with this id already; False, a duration or
         ``"since:<step id>"`` narrows that.
 
         Example::
@@ -411,8 +412,9 @@ class Step:
     def wait_for_signal(self, id: str, signal: str, /, *, timeout: Duration, replace: bool = False) -> Any:
         """Wait for ``send_signal(signal, data)`` and return its data, or None when *timeout* passes first.
 
-        *signal* is a name of this wait's own, such as one with a random part for a link in a mail. A name that a run
-        waits for already raises a StepError, unless *replace* takes it over: then the other wait gets None.
+        *signal* is a name for this wait alone, such as one with a random part for a link in an email. If another run
+        waits for the name already, a StepError is raised, unless *replace* takes the name over: then the other wait
+        gets None.
 
         Example::
 
@@ -472,8 +474,8 @@ class Step:
     ) -> Any:
         """Run another durable function as a child, wait for it, and return its result.
 
-        *function* is the function or its id (``"app/slug"``, or ``"slug"`` in the same app); *data* becomes its
-        event's data. Raises InvokeError if it fails, is cancelled or is unknown, InvokeTimeout after *timeout*.
+        *function* is the function or its id (``"app/slug"``, or ``"slug"`` in this app); *data* becomes its event's
+        data. Raises InvokeError if the child fails, is cancelled or is unknown, InvokeTimeout after *timeout*.
         Cancelling this run cancels the child, unless *cancel_children* is False.
 
         Example::
@@ -493,7 +495,7 @@ class Step:
         return self._replay.call(id, build)
 
     def send_event(self, id: str, /, *events: Event[Any]) -> list[str]:
-        """Send events in the same commit as the step's record, so exactly once; return their ids.
+        """Send events in one commit with the step's record, so exactly once; return their ids.
 
         Example::
 

@@ -1,4 +1,4 @@
-"""What starts a function: an event, by name or wildcard, possibly under a condition; a model's or a signal's event."""
+"""Triggers, which start functions: events by name or wildcard, maybe under a condition; changes of models; signals."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ...exceptions import ConfigurationError, InvalidEvent, InvalidExpression
 from ..events import conditions, events
 from ..events.event_types import EventType
+from ..option_values import one_of, refused
 
 Change = Literal["created", "updated", "deleted"]
 CHANGES: tuple[Change, ...] = ("created", "updated", "deleted")
@@ -28,7 +29,7 @@ class On:
 
     name: str
     if_: str | None
-    type: EventType[Any] | None  #: which the data of its events has
+    type: EventType[Any] | None  #: of the data of its events
 
     def __init__(self, name: str | EventType[Any], if_: str | None = None) -> None:
         event_type = name if isinstance(name, EventType) else None
@@ -44,7 +45,7 @@ class On:
 
 
 class OnModel:
-    """Start when a row of a model was created, updated or deleted, with the transaction that did it.
+    """Start when a row of a model was created, updated or deleted, in the transaction that did it.
 
     *model* is a model class or its label (``"blog.Post"``). *fields* are sent as the event's data beside ``id``, the
     primary key. *changed* limits ``updated`` to saves that changed one of these fields, which the data then lists as
@@ -67,7 +68,7 @@ class OnModel:
         if_: str | None = None,
     ) -> None:
         self.label = _model_label(model)
-        self.change = _one_of_changes(change, self.label)
+        self.change = one_of(*CHANGES)(f"OnModel({self.label!r}): the change", change)
         self.fields = _names(fields)
         self.changed = _names(changed)
         if self.changed and change != "updated":
@@ -98,7 +99,7 @@ class OnSignal:
         self.if_ = On("signal/*", if_).if_
 
     def on(self, function_id: str) -> On:
-        """Return the event trigger of the function that listens."""
+        """Return the trigger by which the function with this id listens to the signal's event."""
         return On(f"signal/{function_id}", self.if_)
 
 
@@ -106,19 +107,14 @@ Trigger = str | EventType[Any] | On | OnModel | OnSignal
 
 
 def make_triggers(trigger: Trigger | Iterable[Trigger] | None) -> tuple[On | OnModel | OnSignal, ...]:
-    """Return the triggers that the option ``trigger=`` names; a text is the name of an event."""
+    """Return the triggers that the option ``trigger=`` names; a text names an event."""
     if trigger is None:
         return ()
     if isinstance(trigger, (str, EventType, On, OnModel, OnSignal)):
         trigger = (trigger,)
     if not isinstance(trigger, Iterable):
-        raise ConfigurationError(_NO_TRIGGER.format(trigger))
+        raise _no_trigger(trigger)
     return tuple(_make_trigger(each) for each in trigger)
-
-
-_NO_TRIGGER = (
-    "{!r} is no trigger: give an event's name, On(...), OnModel(...), OnSignal(...), an EventType, or a list of these"
-)
 
 
 def _make_trigger(trigger: object) -> On | OnModel | OnSignal:
@@ -126,7 +122,12 @@ def _make_trigger(trigger: object) -> On | OnModel | OnSignal:
         return On(trigger)
     if isinstance(trigger, (On, OnModel, OnSignal)):
         return trigger
-    raise ConfigurationError(_NO_TRIGGER.format(trigger))
+    raise _no_trigger(trigger)
+
+
+def _no_trigger(given: object) -> ConfigurationError:
+    wanted = "an event's name, On(...), OnModel(...), OnSignal(...), an EventType, or a list of these"
+    return refused("trigger", given, wanted)
 
 
 def _model_label(model: Any) -> str:
@@ -144,10 +145,3 @@ def _if_changed(fields: tuple[str, ...], if_: str | None) -> str:
     changed = f"has(event.data.changed_fields) && event.data.changed_fields.exists(x, x in {json.dumps(fields)})"
     # On a line of its own, because the condition may end in a comment.
     return f"{changed} && (\n{if_}\n)" if if_ else changed
-
-
-def _one_of_changes(change: str, label: str) -> Change:
-    for known in CHANGES:
-        if change == known:
-            return known
-    raise ConfigurationError(f"OnModel({label!r}): {change!r} is none of {', '.join(CHANGES)}")

@@ -1,4 +1,4 @@
-"""Find the mistakes in a handler's source that replay punishes: what runs in every pass, what is lost between passes.
+"""Find mistakes in a handler's source that replay punishes: calls repeated in every pass, changes lost between passes.
 
 Every finding is a guess from the source. A comment ``# durable: ok`` on its line says that it is meant.
 """
@@ -20,7 +20,7 @@ _LOGGING = frozenset({"debug", "info", "warning", "error", "exception", "critica
 
 
 class Kind(enum.StrEnum):
-    """What a finding is about; its value is the number of the system check that says it."""
+    """The subject of a finding; its value is the number of the system check that reports it."""
 
     SIDE_EFFECT = "W022"
     CHANGING_VALUE = "W023"
@@ -33,7 +33,7 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A likely mistake: ``message`` says what happens, ``remedy`` what to write instead."""
+    """A likely mistake: ``message`` tells its consequence, ``remedy`` the code to write instead."""
 
     kind: Kind
     message: str
@@ -107,7 +107,7 @@ def _in_loop(tree: HandlerTree, node: ast.AST) -> bool:
 
 
 def _is_harmless(tree: HandlerTree, node: ast.AST) -> bool:
-    """Tell whether a value is only logged, or given to a step beside its id: the pass that performs it decides."""
+    """Tell whether a value is only logged, or is an argument of a step: the pass that performs the step decides."""
     for parent in tree.parents(node):
         if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Attribute) and parent.func.attr in _LOGGING:
             return True

@@ -32,7 +32,7 @@ _SILENCED = re.compile(r"#.*\bdurable: *ok\b")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepCall:
-    """A call of a step: ``step.<method>(…)``, also of what ``step.options(…)`` returned."""
+    """A call of a step: ``step.<method>(…)``, or that method of the steps that ``step.options(…)`` returned."""
 
     node: ast.Call
     method: str
@@ -47,7 +47,7 @@ class StepCall:
 
     @property
     def arguments(self) -> list[ast.expr]:
-        """What the step gets beside its id."""
+        """The arguments of the step after its id."""
         return [*self.node.args[1:], *(keyword.value for keyword in self.node.keywords)]
 
 
@@ -86,7 +86,7 @@ class HandlerTree:
         return StepCall(node, node.func.attr)
 
     def parents(self, node: ast.AST) -> Iterator[ast.AST]:
-        """Yield what *node* stands in, from the inside to the function around it, that included."""
+        """Yield the nodes around *node*, from the innermost to the function that it stands in."""
         while node in self._parents:
             node = self._parents[node]
             yield node
@@ -167,7 +167,7 @@ class HandlerTree:
 def read(handler: Callable[..., Any]) -> HandlerTree | None:
     """Return the tree of a handler of two parameters; None where its source cannot be read."""
     code = getattr(handler, "__code__", None)
-    # Python 3.13 takes the text of "python -c" for the source of whatever was compiled from a string.
+    # Python 3.13 takes the text of "python -c" for the source of any code compiled from a string.
     if code is None or code.co_filename.startswith("<"):
         return None
     try:
@@ -200,7 +200,7 @@ def _is_silencing(token: tokenize.TokenInfo) -> bool:
 
 
 def own_nodes(root: ast.AST) -> Iterator[ast.AST]:
-    """Yield what is evaluated in *root* itself, in the order of the source; inner functions, but not their bodies."""
+    """Yield the nodes evaluated in *root* itself, in the order of the source: inner functions, but not their bodies."""
     yield root
     for child in _body_of(root) if isinstance(root, FUNCTIONS) else ast.iter_child_nodes(root):
         if isinstance(child, FUNCTIONS):
@@ -252,7 +252,7 @@ def _imports(root: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def _outer_value(handler: Callable[..., Any], name: str) -> Any:
-    """Return what a name that the handler does not bind stands for."""
+    """Return the value of a name that the handler does not bind."""
     code = handler.__code__
     if name in code.co_freevars and handler.__closure__:
         try:

@@ -25,7 +25,7 @@ class LostChange:
 
     @property
     def message(self) -> str:
-        """Say what happens."""
+        """Tell the consequence."""
         return (
             f"The body of step {self.step.id!r} changes {self.name!r}, which is read outside it: "
             "later passes do not call the body, so the change is lost"
@@ -33,7 +33,7 @@ class LostChange:
 
     @property
     def remedy(self) -> str:
-        """Say what to write instead."""
+        """Tell the code to write instead."""
         return f'Return the value from the body: {self.name} = step.{self.step.method}("{self.step.id}", …).'
 
 
@@ -49,7 +49,7 @@ def find(tree: HandlerTree) -> Iterator[LostChange]:
                 yield LostChange(node, name, step)
 
 
-_Change = tuple[str, str | None, ast.AST]  #: the variable, its attribute if that is what is set, and where
+_Change = tuple[str, str | None, ast.AST]  #: the variable, its attribute if the change sets one, and the place
 
 
 def _changes(tree: HandlerTree, nodes: list[ast.AST]) -> Iterator[_Change]:
@@ -105,7 +105,7 @@ def _makes_container(value: ast.expr) -> bool:
 
 
 def _is_result_of(tree: HandlerTree, name: str, step: StepCall, body: Function) -> bool:
-    """Tell whether the step's result is put into the variable all the same: ``name = step.run("id", body)``."""
+    """Tell whether the step's result is assigned to the variable: ``name = step.run("id", body)``."""
     if isinstance(body, DEFINITIONS) and step.node in body.decorator_list:
         return body.name == name
     parent = next(tree.parents(step.node))

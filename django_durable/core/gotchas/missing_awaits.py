@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .handler_source import BRANCHING, STEPS, HandlerTree, StepCall, own_nodes
 
-# What takes a coroutine as a part: gather(a, b), [a, b], {"x": a}, *steps, (a for …), lambda: a, yield a.
+# Expressions that take a coroutine as a part: gather(a, b), [a, b], {"x": a}, *steps, (a for …), lambda: a, yield a.
 _PASSES_IT_ON = (
     *(ast.Call, ast.keyword, ast.Starred, ast.List, ast.Tuple, ast.Set, ast.Dict),
     *(ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp, ast.Lambda, ast.Yield),
@@ -27,7 +27,7 @@ def missing(tree: HandlerTree) -> Iterator[StepCall]:
 def _is_used(tree: HandlerTree, node: ast.expr, function: ast.AsyncFunctionDef) -> bool:
     parent = next(tree.parents(node))
     if isinstance(parent, ast.Return):
-        return function is not tree.node  # Whoever awaits a helper may await what it returns.
+        return function is not tree.node  # The code that awaits a helper may await its result, too.
     if isinstance(parent, (ast.Assign, ast.AnnAssign)):
         targets = parent.targets if isinstance(parent, ast.Assign) else [parent.target]
         return any(_name_is_used(tree, target, function) for target in targets)

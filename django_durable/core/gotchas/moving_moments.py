@@ -21,7 +21,7 @@ class MovingMoment:
 
     @property
     def message(self) -> str:
-        """Say what happens."""
+        """Tell the consequence."""
         return (
             f"The moment of sleep_until {self.step.id!r} moves: {ast.unparse(self.clock.func)}() at line "
             f"{self.clock.lineno} gives another value in every pass, and the first one stays"
@@ -29,7 +29,7 @@ class MovingMoment:
 
     @property
     def remedy(self) -> str:
-        """Say what to write instead."""
+        """Tell the code to write instead."""
         return (
             f'Use step.sleep("{self.step.id}", duration) to wait from now, or compute the moment in a step: '
             'when = step.run("an-id", function).'

@@ -1,4 +1,4 @@
-"""Calls that a handler must not make outside a step: what each does, and what to write instead."""
+"""Calls that a handler must not make outside a step, and the code to write in place of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RANDOM = 'Use step.random(), or draw in a step: step.run("an-id", random.random
 
 @dataclass(frozen=True, slots=True)
 class Remedies:
-    """Calls whose full dotted name matches *names*, and what to write in their place."""
+    """Calls whose full dotted name matches *names*, and the code to write in their place."""
 
     names: str
     remedy: str
