@@ -49,3 +49,17 @@ def test_the_wheel_says_that_it_is_typed(wheel: ZipFile) -> None:
 
 def test_the_wheel_carries_the_license(wheel: ZipFile) -> None:
     assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_the_versions_that_are_promised_are_the_versions_that_are_tested() -> None:
+    tested = re.findall(r"^ +py3(\d+)-django(\d)(\d+)$", (REPOSITORY / "tox.ini").read_text(), re.MULTILINE)
+    promise = (REPOSITORY / "pyproject.toml").read_text()
+    workflow = (REPOSITORY / ".github/workflows/ci.yml").read_text()
+    pythons = {python for python, _, _ in tested}
+    djangos = {f"{major}.{minor}" for _, major, minor in tested}
+
+    assert {*re.findall(r"Python :: 3\.(\d+)", promise)} == pythons
+    assert {*re.findall(r"^ +3\.(\d+)$", workflow, re.MULTILINE)} == pythons
+    # Classifiers of the newest Django come later than that Django.
+    assert {*re.findall(r"Django :: (\d\.\d)", promise)} <= djangos
+    assert re.findall(r"Django>=(\d\.\d)", promise) == [min(djangos)]
