@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 def port(text: str) -> int:
     """Return the number of a port; argparse shows the error."""
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 1 to 65535")
     return int(text)
 
 
