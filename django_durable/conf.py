@@ -35,7 +35,7 @@ class Settings:
     lease: datetime.timedelta = datetime.timedelta(seconds=15)  #: how long a silent worker keeps a run
     rehint: datetime.timedelta = datetime.timedelta(seconds=10)  #: after how long an unclaimed run is announced again
     turn_budget: datetime.timedelta = datetime.timedelta(seconds=5)  #: after how long a run gives way to others
-    checkpoint: bool = True  #: whether a turn runs several steps; False: one turn and one message per step
+    checkpoint: bool = True  #: whether a turn runs several steps; False: one turn per step
     scheduler: str = "worker"  #: where the scheduler runs: in every Celery "worker", or only as a "command"
     on_code_change: str = "continue"  #: the fate of a run whose code has changed: "continue", "pin" or "fail"
     middleware: tuple[str, ...] = ()  #: dotted paths of Middleware classes, from the outermost to the innermost

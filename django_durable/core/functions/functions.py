@@ -129,7 +129,7 @@ def function(id: str | None = None, **options: Unpack[FunctionOptions]) -> Decor
     own code between steps, is tried again (4); *backoff* the pauses between: a duration, a list of them,
     ``Exponential``, ``Linear`` or a callable of (failed attempts, error). With *retry_on*, only errors of these classes
     are tried again; those of *no_retry_on* never are. *queue* is the Celery queue of its runs;
-    ``checkpoint=False`` gives every step a turn and a message of its own. *on_code_change* says whether a run whose
+    ``checkpoint=False`` gives every step a turn of its own. *on_code_change* says whether a run whose
     function's code changed goes on (``"continue"``), waits for a worker with the old code (``"pin"``) or fails
     (``"fail"``). *on_failure*, *on_cancel* and *on_complete* are handlers, functions or ids that run once for each run
     that ended so. *replay* is ``"deny"`` or ``"confirm"`` where a replay could move money twice: it is refused, or
